@@ -1,0 +1,122 @@
+"""The seam between batchinfer and a model runtime: restore a bundle, score arrays, close.
+
+This is the TensorFlow runtime (1.15, or 2.x through `tf.compat.v1`); another runtime is
+another class with `restore`, `score`, `batch_rows` and `close`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Mapping, Optional
+
+import numpy as np
+
+from batchinfer.batch import pad
+from batchinfer.bundle import Bundle
+from batchinfer.errors import BundleError, InputError
+from batchinfer.signature import Signature
+
+DEFAULT_BATCH_ROWS = 256  # fits images of 224x224x3 in 16 GB; measured sizes come with tuning
+
+
+class Scorer:
+    """A restored model: `score(feeds) -> arrays`, safe to call from several threads.
+
+    Make one with `Scorer.restore`.
+
+    Attributes:
+        signature: what `score` takes and gives.
+        batch_rows: the leading size that the graph is always run with, in rows.
+    """
+
+    def __init__(self, session: Any, signature: Signature, batch_rows: int) -> None:
+        self.signature = signature
+        self.batch_rows = batch_rows
+        self._session = session
+        self._run = session.make_callable(
+            [spec.tensor for spec in signature.outputs],
+            feed_list=[spec.tensor for spec in signature.inputs],
+        )
+
+    @classmethod
+    def restore(
+        cls,
+        bundle: Bundle,
+        batch_rows: Optional[int] = None,
+        intra_op_threads: int = 0,
+        gpu_memory_fraction: float = 0.0,
+    ) -> Scorer:
+        """Load the bundle's graph, variables, assets and tables into a session of its own.
+
+        Args:
+            bundle: an opened (so: checked) bundle.
+            batch_rows: rows per run; None is the model's own fixed size, else 256.
+            intra_op_threads: threads inside one op; 0 lets TensorFlow take every core.
+            gpu_memory_fraction: share of the GPU's memory for this session when several
+                actors share one; 0 grows as needed.
+
+        Raises:
+            InputError: `batch_rows` is not positive, or not the fixed size of the graph.
+            BundleError: TensorFlow cannot load the SavedModel.
+        """
+        from batchinfer.tf1 import tf
+
+        signature = bundle.signature
+        batch_rows = choose_batch_rows(signature, batch_rows)
+        config = tf.ConfigProto(
+            allow_soft_placement=True,
+            intra_op_parallelism_threads=intra_op_threads,
+        )
+        config.gpu_options.allow_growth = True
+        if gpu_memory_fraction:
+            config.gpu_options.per_process_gpu_memory_fraction = gpu_memory_fraction
+        session = tf.Session(graph=tf.Graph(), config=config)
+        try:
+            with session.graph.as_default():
+                tf.saved_model.loader.load(session, [tf.saved_model.SERVING], bundle.path)
+            return cls(session, signature, batch_rows)
+        except (tf.errors.OpError, OSError, ValueError, KeyError, RuntimeError) as error:
+            session.close()
+            raise BundleError(
+                f"TensorFlow {tf.__version__} cannot load bundle {bundle.path}: {error}"
+            ) from error
+
+    def score(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+        """Score up to `batch_rows` rows; what is missing is padded and cut off again.
+
+        Args:
+            feeds: one array of shape (n, *row_shape) per input, 1 <= n <= batch_rows.
+
+        Returns:
+            One array of n rows per output, by name.
+
+        Raises:
+            InputError: n is out of range, or an output did not come back row by row.
+        """
+        arrays = [feeds[spec.name] for spec in self.signature.inputs]
+        num_rows = len(arrays[0])
+        results = self._run(*[pad(array, self.batch_rows) for array in arrays])
+        for spec, result in zip(self.signature.outputs, results):
+            if len(result) != self.batch_rows:
+                raise InputError(
+                    f"output {spec} gave {len(result)} rows for a batch of {self.batch_rows}; "
+                    "expected one row per input row"
+                )
+        return {
+            spec.name: result[:num_rows] for spec, result in zip(self.signature.outputs, results)
+        }
+
+    def close(self) -> None:
+        self._session.close()
+
+
+def choose_batch_rows(signature: Signature, wanted: Optional[int]) -> int:
+    """The rows per run: the graph's fixed size, else what is wanted, else 256."""
+    fixed = signature.fixed_batch_rows
+    if wanted is not None and wanted < 1:
+        raise InputError(f"batch_rows must be at least 1; found {wanted}")
+    if fixed is not None and wanted not in (None, fixed):
+        raise InputError(
+            f"this bundle's graph only runs with batches of {fixed} rows; found batch_rows "
+            f"{wanted}. Leave it out: shorter batches are padded."
+        )
+    return fixed or wanted or DEFAULT_BATCH_ROWS

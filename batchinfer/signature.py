@@ -1,0 +1,110 @@
+"""What a model takes and gives: named tensors with a dtype and a shape per row."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Mapping
+
+import numpy as np
+
+from batchinfer.errors import BundleError
+
+# The dtypes that Parquet, numpy and both TensorFlows share. "string" is bytes of any length.
+DTYPES = (
+    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 string"
+).split()
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a signature.
+
+    Attributes:
+        name: the name that users map columns to, such as ``image``.
+        tensor: the tensor's name in the graph, such as ``image:0``.
+        dtype: one of `DTYPES`.
+        shape: the whole shape, batch first; None is a dimension that the graph leaves open.
+    """
+
+    name: str
+    tensor: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise BundleError(
+                f"tensor {self.name!r} has dtype {self.dtype}; expected one of {', '.join(DTYPES)}"
+            )
+        if not self.shape:
+            raise BundleError(
+                f"tensor {self.name!r} ({self.tensor}) is a scalar; expected a leading batch "
+                "dimension, because every row is scored on its own"
+            )
+
+    @property
+    def row_shape(self) -> tuple[int | None, ...]:
+        """The shape of one row: everything after the batch dimension."""
+        return self.shape[1:]
+
+    @property
+    def numpy_dtype(self) -> np.dtype[Any]:
+        return np.dtype(object if self.dtype == "string" else self.dtype)
+
+    def __str__(self) -> str:
+        dims = ", ".join("?" if dim is None else str(dim) for dim in self.shape)
+        return f"{self.name}: {self.dtype}[{dims}]"
+
+    def to_json(self) -> dict[str, Any]:
+        return {"tensor": self.tensor, "dtype": self.dtype, "shape": list(self.shape)}
+
+
+@dataclass(frozen=True)
+class Signature:
+    """The inputs and outputs of a bundle, by name and in a fixed order.
+
+    Attributes:
+        inputs: at least one.
+        outputs: at least one.
+    """
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    def __post_init__(self) -> None:
+        for kind, specs in (("inputs", self.inputs), ("outputs", self.outputs)):
+            names = [spec.name for spec in specs]
+            if not names or len(set(names)) != len(names):
+                raise BundleError(f"signature needs distinct {kind}; found {names}")
+        if len(self._leading_dims()) > 1:
+            raise BundleError(
+                "inputs and outputs have different batch sizes: "
+                + "; ".join(str(spec) for spec in self.inputs + self.outputs)
+            )
+
+    def _leading_dims(self) -> set[int]:
+        dims = (spec.shape[0] for spec in self.inputs + self.outputs)
+        return {dim for dim in dims if dim is not None}
+
+    @property
+    def fixed_batch_rows(self) -> int | None:
+        """The only batch size that the graph can run with, in rows; None when it is open."""
+        return next(iter(self._leading_dims()), None)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "inputs": {spec.name: spec.to_json() for spec in self.inputs},
+            "outputs": {spec.name: spec.to_json() for spec in self.outputs},
+        }
+
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> Signature:
+        """Rebuild what `to_json` gave; names come back sorted, so that order is not data."""
+        return cls(inputs=_specs(fields["inputs"]), outputs=_specs(fields["outputs"]))
+
+
+def _specs(fields: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
+    return tuple(
+        TensorSpec(name, spec["tensor"], spec["dtype"], tuple(spec["shape"]))
+        for name, spec in sorted(fields.items())
+    )

@@ -1,0 +1,24 @@
+"""The one `import tensorflow`: graph-mode TensorFlow, whether 1.15 or 2.x is installed.
+
+`from batchinfer.tf1 import tf` gives the `tf.compat.v1` API with eager execution off.
+TensorFlow 1.15 logs a page of deprecation and NUMA lines at import; they are kept out of
+a job's log unless TF_CPP_MIN_LOG_LEVEL says otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+with warnings.catch_warnings():
+    # numpy 1.18 warns about the numpy API that TF 1.15 was built with.
+    warnings.simplefilter("ignore", FutureWarning)
+    import tensorflow.compat.v1 as tf
+
+logging.getLogger("tensorflow").setLevel(logging.ERROR)
+tf.disable_eager_execution()
+
+__all__ = ["tf"]

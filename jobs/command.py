@@ -1,0 +1,142 @@
+"""What every command in jobs/ does alike: flags or a YAML file in, one JSON line and an exit status out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from typing import Any, Callable, Dict, List, Optional, Sequence
+
+import yaml
+
+from batchinfer.errors import EXIT_GAVE_UP, EXIT_OK, EXIT_STOPPED, BatchinferError, InputError
+
+EXIT_STATUS_HELP = (
+    "exit status: 0 all done; 1 finished, but something was given up (it is listed); "
+    "2 unusable input, bundle or options (nothing was written); "
+    "75 stopped for now (the same command continues)"
+)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose flags can also stand in the YAML file given by `--config`.
+
+    A key of the file is a flag's long name with or without dashes (`batch-rows` or
+    `batch_rows`). Flags on the command line win. The file exists because `ray job submit`
+    of Ray 2.7 passes quotes and globs through a shell.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(
+            epilog=EXIT_STATUS_HELP,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            allow_abbrev=False,
+            **kwargs,
+        )
+        self.add_argument(
+            "--config", metavar="FILE.yaml", help="read flags from a YAML file; flags given here win"
+        )
+
+    def read(self, argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
+        """Parse the command line over the config file.
+
+        Raises:
+            InputError: the file cannot be read, or has a key that is not a flag.
+        """
+        # Each flag's own default is set aside, so that what was typed can be told from it.
+        actions = [a for a in self._actions if a.dest not in ("help", "config")]
+        defaults = {action.dest: action.default for action in actions}
+        required = [action for action in actions if action.required]
+        for action in actions:
+            action.default = argparse.SUPPRESS
+            action.required = False
+            if not action.option_strings:
+                action.nargs = "?" if action.nargs is None else action.nargs
+        typed = vars(self.parse_args(argv))
+        config = _read_config(typed["config"], set(defaults)) if typed.get("config") else {}
+        values = {**defaults, **config, **typed}
+        missing = [_flag(action) for action in required if values.get(action.dest) in (None, [])]
+        if missing:
+            raise InputError(f"expected {', '.join(missing)} (a flag, or a key of --config)")
+        return argparse.Namespace(**values)
+
+
+def run(
+    read: Callable[[], argparse.Namespace],
+    call: Callable[[argparse.Namespace], Dict[str, Any]],
+) -> None:
+    """Call the command, print its result as one JSON line on stdout, and end the process.
+
+    The process ends by `os._exit` after a flush: pyarrow 12 can hang or abort while Python
+    shuts down after it has read Parquet, which would turn a finished job into a failed one.
+
+    Args:
+        read: gives the parsed flags.
+        call: returns what is printed; a key `exit_status` becomes the exit status (default 0).
+    """
+    try:
+        result = call(read())
+        status = int(result.pop("exit_status", EXIT_OK))
+        print(json.dumps(result, sort_keys=False), flush=True)
+    except BatchinferError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        status = error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted; the same command continues", file=sys.stderr)
+        status = EXIT_STOPPED
+    except SystemExit as error:  # argparse: --help is 0, a wrong flag is 2
+        status = error.code if isinstance(error.code, int) else EXIT_GAVE_UP
+    except BaseException:
+        traceback.print_exc()
+        status = EXIT_GAVE_UP
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def pairs(values: Any, flag: str) -> Dict[str, str]:
+    """`["image=pixels"]`, or the mapping that a config file holds, as a dict.
+
+    Raises:
+        InputError: an entry is not NAME=VALUE, or a name comes twice.
+    """
+    if isinstance(values, dict):
+        return {str(name): str(value) for name, value in values.items()}
+    found: Dict[str, str] = {}
+    for entry in words(values):
+        name, equals, value = entry.partition("=")
+        if not (name and equals and value) or name in found:
+            raise InputError(f"{flag} expects NAME=VALUE once per name; found {entry!r}")
+        found[name] = value
+    return found
+
+
+def words(values: Any) -> List[str]:
+    """`["a,b", "c"]`, `"a,b"` or a YAML list as a flat list of words."""
+    if not values:
+        return []
+    entries = values if isinstance(values, (list, tuple)) else [values]
+    return [word for entry in entries for word in str(entry).split(",") if word]
+
+
+def _flag(action: argparse.Action) -> str:
+    return action.option_strings[-1] if action.option_strings else action.dest.upper()
+
+
+def _read_config(path: str, known: set) -> Dict[str, Any]:
+    try:
+        with open(path, encoding="utf-8") as file:
+            fields = yaml.safe_load(file) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(f"cannot read --config {path}: {error}") from error
+    if not isinstance(fields, dict):
+        raise InputError(f"--config {path}: expected `flag: value` lines, found {fields!r}")
+    config = {str(key).replace("-", "_"): value for key, value in fields.items()}
+    unknown = sorted(set(config) - known)
+    if unknown:
+        raise InputError(
+            f"--config {path}: unknown key(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+        )
+    return config
