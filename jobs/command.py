@@ -45,22 +45,21 @@ class Parser(argparse.ArgumentParser):
         Raises:
             InputError: the file cannot be read, or has a key that is not a flag.
         """
-        # Each flag's own default is set aside, so that what was typed can be told from it.
-        actions = [a for a in self._actions if a.dest not in ("help", "config")]
-        defaults = {action.dest: action.default for action in actions}
-        required = [action for action in actions if action.required]
-        for action in actions:
-            action.default = argparse.SUPPRESS
+        before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        before.add_argument("--config")
+        path = before.parse_known_args(argv)[0].config
+        required = [action for action in self._actions if action.required]
+        for action in required:
             action.required = False
-            if not action.option_strings:
-                action.nargs = "?" if action.nargs is None else action.nargs
-        typed = vars(self.parse_args(argv))
-        config = _read_config(typed["config"], set(defaults)) if typed.get("config") else {}
-        values = {**defaults, **config, **typed}
-        missing = [_flag(action) for action in required if values.get(action.dest) in (None, [])]
+            action.nargs = action.nargs or (None if action.option_strings else "?")
+        if path:
+            known = {action.dest for action in self._actions} - {"help", "config"}
+            self.set_defaults(**_read_config(path, known))
+        values = self.parse_args(argv)
+        missing = [_flag(action) for action in required if getattr(values, action.dest) is None]
         if missing:
             raise InputError(f"expected {', '.join(missing)} (a flag, or a key of --config)")
-        return argparse.Namespace(**values)
+        return values
 
 
 def run(
