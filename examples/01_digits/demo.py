@@ -53,8 +53,9 @@ def run(command):
     print("$ python " + " ".join(command), flush=True)
     whole = [sys.executable] + command
     lines = []
+    unbuffered = dict(os.environ, PYTHONUNBUFFERED="1")
     with subprocess.Popen(
-        whole, cwd=PROJECT, stdout=subprocess.PIPE, universal_newlines=True
+        whole, cwd=PROJECT, env=unbuffered, stdout=subprocess.PIPE, universal_newlines=True
     ) as process:
         for line in process.stdout:
             print(line, end="", flush=True)

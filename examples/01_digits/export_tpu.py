@@ -61,7 +61,7 @@ def export_rewrite(model_dir, out):
     checkpoint = tf.train.latest_checkpoint(model_dir)
     for name in glob.glob(checkpoint + ".index") + glob.glob(checkpoint + ".data-*"):
         shutil.copyfile(name, os.path.join(out, "predict" + name[len(checkpoint) :]))
-    tf.train.update_checkpoint_state(out, "predict")
+    tf.train.update_checkpoint_state(out, os.path.join(out, "predict"))
 
 
 def export_saved_model(model_dir, out):
