@@ -19,7 +19,7 @@ import os
 import shutil
 import tempfile
 from dataclasses import dataclass
-from typing import Any, Callable, Mapping
+from typing import Any, Callable, Mapping, Optional
 
 from batchinfer.errors import BundleError, OutputConflictError
 from batchinfer.signature import Signature
@@ -111,31 +111,33 @@ def read_manifest(path: str) -> dict[str, Any]:
     return dict(manifest)
 
 
-def write_bundle(path: str, manifest: Mapping[str, Any], fill: Callable[[str], None]) -> Bundle:
+def write_bundle(
+    path: str,
+    manifest: Mapping[str, Any],
+    fill: Callable[[str], Optional[Mapping[str, Any]]],
+) -> Bundle:
     """Let `fill` write the model into a temporary folder, add the manifest, move it in one step.
 
     Args:
         path: where the bundle shall lie; must not exist.
         manifest: every entry but `format_version`, `files` and `digest`, which are added.
-        fill: called with the temporary folder; writes `saved_model.pb` and what belongs to it.
+        fill: called with the temporary folder; writes `saved_model.pb` and what belongs to it,
+            and may return manifest entries that are only known then, such as the parity report.
 
     Raises:
         OutputConflictError: something lies at `path` already; it is left as it is.
     """
     path = os.path.abspath(path)
-    if os.path.lexists(path):
-        raise OutputConflictError(
-            f"bundle folder {path} exists already and is never overwritten; "
-            "remove it or choose another --out"
-        )
+    refuse_existing(path)
     parent = os.path.dirname(path)
     os.makedirs(parent, exist_ok=True)
     temporary = tempfile.mkdtemp(prefix="." + os.path.basename(path) + "-", dir=parent)
     try:
-        fill(temporary)
+        found_out = fill(temporary) or {}
         files = describe_files(temporary)
         whole = {
             **manifest,
+            **found_out,
             "format_version": FORMAT_VERSION,
             "files": files,
             "digest": files_digest(files),
@@ -146,6 +148,19 @@ def write_bundle(path: str, manifest: Mapping[str, Any], fill: Callable[[str], N
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return Bundle.open(path)
+
+
+def refuse_existing(path: str) -> None:
+    """Raise when something lies where a bundle is to be written.
+
+    Raises:
+        OutputConflictError: with what to do.
+    """
+    if os.path.lexists(path):
+        raise OutputConflictError(
+            f"bundle folder {path} exists already and is never overwritten; "
+            "remove it or choose another --out"
+        )
 
 
 def describe_files(path: str) -> dict[str, dict[str, Any]]:

@@ -1,0 +1,57 @@
+"""TPU graph -> graph for one CPU or GPU: the rewrites, and the only order they run in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Iterable, Tuple
+
+from conversion.graph import GraphView, check
+from conversion.surgery import (
+    cross_replica,
+    delete_bookkeeping,
+    guarantee_const,
+    inline_functions,
+    replicated_io,
+    resource_variables,
+    retype_bfloat16,
+    scrub,
+    sweep,
+)
+
+REWRITES = (
+    sweep.REWRITE,  # first, so that training and initialisation are not looked at
+    inline_functions.REWRITE,
+    replicated_io.REWRITE,
+    cross_replica.REWRITE,
+    guarantee_const.REWRITE,
+    delete_bookkeeping.REWRITE,
+    resource_variables.REWRITE,
+    retype_bfloat16.REWRITE,
+    sweep.REWRITE,  # again, for what only the deleted nodes needed
+    scrub.REWRITE,
+)
+
+
+@dataclass(frozen=True)
+class Applied:
+    """A rewrite that ran, and the number of places it changed."""
+
+    rewrite: str
+    count: int
+
+
+def operate(graph_def: Any, roots: Iterable[str]) -> Tuple[Any, Tuple[Applied, ...]]:
+    """Run every rewrite and check the graph after each.
+
+    Args:
+        roots: names of the nodes to keep with all they need.
+
+    Raises:
+        ConversionError: a rewrite broke the graph, or a function cannot be inlined.
+    """
+    roots, applied = tuple(roots), []
+    for rewrite in REWRITES:
+        graph_def, count = rewrite.run(GraphView(graph_def, roots))
+        check(graph_def, after=rewrite.name)
+        applied.append(Applied(rewrite.name, count))
+    return graph_def, tuple(applied)

@@ -1,0 +1,157 @@
+"""convert(): a TPU artifact -> a bundle; the table of contents of this package."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Dict, Mapping
+
+import numpy as np
+
+import batchinfer
+from batchinfer.bundle import GOLDEN, Bundle, refuse_existing, write_bundle
+from batchinfer.scorer import Scorer
+from batchinfer.tf1 import tf
+from conversion import parity, saved_model
+from conversion.checkpoint import copy_variables
+from conversion.lowering import Lowered, Request, lower, num_nodes
+from conversion.options import ConvertOptions
+from conversion.rules import read_rules
+from conversion.source import Source, open_source, tags_of
+from conversion.tensors import imported
+
+
+def convert(options: ConvertOptions) -> Dict[str, Any]:
+    """Convert and prove; the bundle is there whole, or not at all.
+
+    Returns:
+        What was done, for the command's JSON line.
+
+    Raises:
+        InputError: and its kinds: see `lower`, `read_reference` and `write_bundle`.
+        ParityError: the bundle's predictions are not the reference's.
+    """
+    refuse_existing(options.out)
+    rules = read_rules(options.rules)
+    reference = parity.read_reference(options.reference) if options.reference else None
+    source = open_source(options.source, options.checkpoint)
+    lowered = lower(source, Request(options.inputs, options.outputs, options.signature, rules))
+    manifest = describe(source, lowered, options.precision)
+
+    def fill(folder: str) -> Dict[str, Any]:
+        write_model(folder, source, lowered)
+        if reference is None:
+            return {"parity": None}
+        report = prove(folder, manifest, reference, options.tolerance)
+        if not options.allow_parity_failure:
+            parity.require(report, options.out)
+        return {"parity": report.to_json()}
+
+    bundle = write_bundle(options.out, manifest, fill)
+    return summary(bundle, lowered)
+
+
+def write_model(folder: str, source: Source, lowered: Lowered) -> None:
+    """The checkpoint and the SavedModel around the clean graph."""
+    variables = os.path.join(folder, "variables", "variables")
+    copy_variables(source.checkpoint, lowered.mapping.assignments, variables)
+    graph = imported(lowered.graph_def, source.path)
+    saved_model.write_saved_model(
+        folder, graph, lowered.signature, lowered.initialisers, lowered.assets
+    )
+
+
+def prove(
+    folder: str,
+    manifest: Mapping[str, Any],
+    reference: parity.Reference,
+    tolerance: parity.Tolerance,
+) -> parity.ParityReport:
+    """Score the reference's inputs with the production Scorer, compare, and keep both sides.
+
+    Raises:
+        InputError: the reference's inputs do not fit the signature.
+    """
+    bundle = Bundle(folder, manifest)  # not opened: its manifest is not written before this
+    inputs = parity.check_inputs(reference, bundle.signature)
+    num_rows = len(next(iter(inputs.values())))
+    batch_rows = None if bundle.signature.fixed_batch_rows else min(num_rows, 256)
+    scorer = Scorer.restore(bundle, batch_rows)
+    try:
+        found = parity.score_all(scorer, inputs)
+    finally:
+        scorer.close()
+    golden = {f"inputs/{name}": _storable(array) for name, array in inputs.items()}
+    golden.update({f"outputs/{name}": array for name, array in reference.outputs.items()})
+    os.makedirs(os.path.join(folder, os.path.dirname(GOLDEN)), exist_ok=True)
+    np.savez_compressed(os.path.join(folder, GOLDEN), **golden)
+    return parity.compare(found, reference.outputs, tolerance)
+
+
+def _storable(array: Any) -> Any:
+    """Strings without pickle: fixed-size bytes."""
+    return array.astype(np.bytes_) if array.dtype == object else array
+
+
+def describe(source: Source, lowered: Lowered, precision: str) -> Dict[str, Any]:
+    """The manifest, but for what `write_bundle` adds and the parity report."""
+    assignments = sorted(lowered.mapping.assignments, key=lambda one: one.target)
+    fixed_rows = lowered.signature.fixed_batch_rows
+    return {
+        "source": {
+            "kind": source.kind,
+            "name": source.name,
+            "tags": list(tags_of(source)),
+            "checkpoint": os.path.basename(source.checkpoint),
+            "digest": source.digest(),
+        },
+        "tool": {"batchinfer": batchinfer.__version__, "tensorflow": tf.__version__},
+        "signature": lowered.signature.to_json(),
+        "unused_inputs": list(lowered.unused_inputs),
+        "batch": {"kind": "fixed", "rows": fixed_rows} if fixed_rows else {"kind": "dynamic"},
+        "precision": precision,
+        "variables": {
+            one.target: {
+                "source": one.source.name,
+                "dtype": one.variable.spec.dtype,
+                "source_dtype": one.source.dtype,
+                "shape": list(one.source.shape),
+            }
+            for one in assignments
+        },
+        "dropped": {drop.name: drop.reason for drop in lowered.mapping.drops},
+        "rewrites": [
+            {"rewrite": one.rewrite, "count": one.count} for one in lowered.applied
+        ],
+        "nodes": {"before": lowered.num_nodes_before, "after": num_nodes(lowered.graph_def)},
+    }
+
+
+def summary(bundle: Bundle, lowered: Lowered) -> Dict[str, Any]:
+    """What the command prints."""
+    manifest = bundle.manifest
+    renamed = sum(name != one["source"] for name, one in manifest["variables"].items())
+    return {
+        "bundle": bundle.path,
+        "digest": bundle.digest,
+        "source": manifest["source"]["kind"],
+        "nodes": manifest["nodes"],
+        "rewrites": _totals(lowered),
+        "variables": {
+            "kept": len(manifest["variables"]),
+            "renamed": renamed,
+            "dropped": len(manifest["dropped"]),
+        },
+        "inputs": [str(spec) for spec in lowered.signature.inputs],
+        "outputs": [str(spec) for spec in lowered.signature.outputs],
+        "batch": manifest["batch"],
+        "parity": manifest["parity"],
+    }
+
+
+def _totals(lowered: Lowered) -> Dict[str, int]:
+    """Places changed per rewrite that changed any."""
+    totals: Dict[str, int] = {}
+    for one in lowered.applied:
+        if one.count:
+            totals[one.rewrite] = totals.get(one.rewrite, 0) + one.count
+    return totals

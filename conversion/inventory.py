@@ -1,0 +1,158 @@
+"""A graph after surgery -> everything in it that a CPU or GPU session cannot run, or runs wrongly."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Dict, List, Set, Tuple
+
+from batchinfer.errors import UnsupportedOpsError
+from batchinfer.tf1 import tf
+from conversion.graph import every_node
+from conversion.tf_internals import attr_value, kernel_defs, op_def
+
+TRAINING = "belongs to a training graph; convert a PREDICT graph or a SavedModel export instead"
+EMBEDDING = "TPU embedding tables are not in a graph; the model has to be built again without them"
+REPLICAS = "runs {} replicas and one alone gives other numbers; export with one replica"
+
+# Beginning of an op's name -> why it cannot stay. The first that fits is given.
+REFUSED = (
+    ("Infeed", TRAINING),
+    ("Outfeed", TRAINING),
+    ("TPUEmbedding", EMBEDDING),
+    ("RecvTPUEmbedding", EMBEDDING),
+    ("SendTPUEmbedding", EMBEDDING),
+    ("EnqueueTPUEmbedding", EMBEDDING),
+    ("LoadTPUEmbedding", EMBEDDING),
+    ("RetrieveTPUEmbedding", EMBEDDING),
+    ("ConfigureTPUEmbedding", EMBEDDING),
+    ("CrossReplicaSum", "sums over several replicas; export with one replica"),
+    ("TPUPartitionedCall", "is called inside a function that stays, such as a loop's body"),
+    ("TPU", "only a TPU runs it, and something reads its result"),
+    ("AllToAll", "exchanges tensors between replicas"),
+    ("CollectivePermute", "exchanges tensors between replicas"),
+    ("Xla", "has a kernel on a TPU only"),
+)
+WRITES = ("Assign", "ScatterUpdate", "ScatterAdd", "ResourceApply", "ResourceScatter", "Apply")
+REFERENCE_VARIABLES = ("VariableV2", "Variable")
+RANDOM = ("Random", "StatelessRandom", "StatelessTruncated", "StatelessMultinomial", "Truncated",
+          "Parameterized", "Multinomial", "StatefulStandardNormal", "StatefulUniform")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """An op that stands in the way.
+
+    Attributes:
+        op: its name.
+        count: how many nodes of it.
+        example: the name of one.
+        why: what is wrong with it, and what to do where something can be done.
+    """
+
+    op: str
+    count: int
+    example: str
+    why: str
+
+
+def refusals(graph_def: Any) -> Tuple[Refusal, ...]:
+    """Look at every node of the graph and of its functions; one entry per op and reason."""
+    functions = {function.signature.name for function in graph_def.library.function}
+    found: Dict[Tuple[str, str], List[str]] = {}
+    for function, node in every_node(graph_def):
+        why = why_refused(node, functions, inside=bool(function))
+        if why:
+            where = f"{node.name} in function {function}" if function else node.name
+            found.setdefault((node.op, why), []).append(where)
+    return tuple(
+        Refusal(op, len(names), names[0], why) for (op, why), names in sorted(found.items())
+    )
+
+
+def refuse(graph_def: Any) -> None:
+    """Raise unless the whole graph can be run, and run rightly.
+
+    Raises:
+        UnsupportedOpsError: with every op that stands in the way.
+    """
+    found = refusals(graph_def)
+    if not found:
+        return
+    lines = [
+        f"  {entry.op} x{entry.count}, such as {entry.example}\n      {entry.why}"
+        for entry in found
+    ]
+    raise UnsupportedOpsError(
+        f"{len(found)} kind(s) of ops that the outputs need cannot run, or would run wrongly, "
+        "on a CPU or GPU:\n" + "\n".join(lines) + "\nNothing was written."
+    )
+
+
+def why_refused(node: Any, functions: Set[str] = frozenset(), inside: bool = False) -> str:
+    """Why a node cannot stay in a predictor; "" when it can.
+
+    Args:
+        functions: names of the library's functions, which can be called as ops.
+        inside: the node is in a function's body.
+    """
+    if node.op in functions:
+        return ""
+    why = _wrong_in_a_predictor(node, inside)
+    for prefix, reason in REFUSED:
+        if not why and node.op.startswith(prefix):
+            why = reason
+    if not why and node.op.startswith("TPUReplicated"):
+        why = REFUSED[-1][1]
+    return why or _why_not_run(node)
+
+
+def _wrong_in_a_predictor(node: Any, inside: bool) -> str:
+    """Ops that run, but give other numbers than the model's owner expects."""
+    if node.op in ("TPUReplicatedInput", "TPUReplicatedOutput"):
+        replicas = node.attr["N"].i or node.attr["num_replicas"].i
+        return REPLICAS.format(replicas) if replicas > 1 else ""
+    if node.op.startswith(RANDOM):
+        return "gives other numbers in each run; this looks like a training graph (dropout?)"
+    if node.op.startswith("FusedBatchNorm") and "Grad" not in node.op:
+        if attr_value(node, "is_training").b:
+            return "uses the statistics of its batch (is_training=True); " + TRAINING
+    if node.op.startswith("DepthwiseConv2d"):
+        if any(step > 1 for step in attr_value(node, "dilations").list.i):
+            return "TF 1.15 ignores `dilations` here without an error; use SpaceToBatchND around it"
+    if node.op in REFERENCE_VARIABLES or node.op.startswith(WRITES):
+        return "a variable is written while predicting; " + TRAINING
+    if inside and node.op == "VarHandleOp":
+        return "a variable inside a function cannot be matched with the checkpoint"
+    return ""
+
+
+def _why_not_run(node: Any) -> str:
+    if op_def(node.op) is None:
+        return f"TensorFlow {tf.__version__} does not know this op"
+    kernels = _kernels(node.op)
+    if not kernels:
+        return f"TensorFlow {tf.__version__} has no CPU or GPU kernel for this op"
+    if any(all(_fits(node, limit) for limit in kernel.constraint) for kernel in kernels):
+        return ""
+    types = ", ".join(
+        f"{name}={tf.as_dtype(attr.type).name}"
+        for name, attr in sorted(node.attr.items())
+        if attr.type and not name.startswith("_")
+    )
+    return f"TensorFlow {tf.__version__} has no CPU or GPU kernel for {types}"
+
+
+@lru_cache(maxsize=None)
+def _kernels(op: str) -> Tuple[Any, ...]:
+    return kernel_defs(op)
+
+
+def _fits(node: Any, limit: Any) -> bool:
+    """Whether a node's types are among those that a kernel is registered for."""
+    attr = attr_value(node, limit.name)
+    if attr.placeholder:
+        return True
+    types = [attr.type] if attr.type else list(attr.list.type)
+    allowed = set(limit.allowed_values.list.type)
+    return not allowed or all(found in allowed for found in types)

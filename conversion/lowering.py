@@ -1,0 +1,113 @@
+"""A source -> a clean graph with its signature and the variables it reads; in memory, nothing written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Mapping, Tuple
+
+from batchinfer.errors import InputError
+from batchinfer.signature import Signature
+from conversion import inventory, names, tables, tensors, variables
+from conversion.checkpoint import read_specs
+from conversion.graph import Edge
+from conversion.source import KINDS, Source
+from conversion.surgery import Applied, operate
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """A graph that a CPU or GPU session runs.
+
+    Attributes:
+        graph_def: after surgery, its variables under their new names.
+        signature: inputs and outputs with dtypes and shapes as inferred after surgery.
+        unused_inputs: inputs that no output needs; they are not in the signature.
+        initialisers: names of the nodes that fill lookup tables.
+        assets: files that the graph reads.
+        mapping: where each variable comes from, and what was dropped.
+        applied: the rewrites in their order, with counts.
+        num_nodes_before: nodes of the artifact's main graph and functions.
+    """
+
+    graph_def: Any
+    signature: Signature
+    unused_inputs: Tuple[str, ...]
+    initialisers: Tuple[str, ...]
+    assets: Tuple[tables.Asset, ...]
+    mapping: names.Mapping
+    applied: Tuple[Applied, ...]
+    num_nodes_before: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """How the user names tensors and variables.
+
+    Attributes:
+        inputs: tensor by input name; empty takes the signature_def.
+        outputs: tensor by output name; empty takes the signature_def.
+        signature: name of the signature_def.
+        rules: the user's renames and drops.
+    """
+
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    signature: str = "serving_default"
+    rules: names.Rules = names.Rules()
+
+
+def lower(source: Source, request: Request) -> Lowered:
+    """Surgery, then the checks that nothing is left over on either side.
+
+    Raises:
+        InputError: no graph, no checkpoint, or tensors that are not there.
+        UnsupportedOpsError: ops that a CPU or GPU cannot run, all of them.
+        MappingError: variables that do not match one to one, all of them.
+    """
+    require_whole(source)
+    original = source.meta_graph.graph_def
+    chosen = tensors.choose_tensors(source, request.inputs, request.outputs, request.signature)
+    graph_def, chosen = tensors.anchor(original, chosen, source.path)
+    anchors = [Edge.parse(tensor).node for tensor in chosen.outputs.values()]
+    initialisers = tables.table_initialisers(graph_def, anchors)
+    graph_def, applied = operate(graph_def, anchors + list(initialisers))
+    inventory.refuse(graph_def)
+    found = variables.graph_variables(graph_def, variables.saver_keys(source.meta_graph))
+    mapping = names.assign(read_specs(source.checkpoint), found, request.rules)
+    targets = {one.variable.spec.name: one.target for one in mapping.assignments}
+    graph_def = variables.rename_variables(graph_def, targets)
+    signature, unused = tensors.read_signature(tensors.imported(graph_def, source.path), chosen)
+    return Lowered(
+        graph_def,
+        signature,
+        unused,
+        initialisers,
+        tables.assets(source, graph_def),
+        mapping,
+        applied,
+        num_nodes_before=num_nodes(original),
+    )
+
+
+def require_whole(source: Source) -> None:
+    """Raise unless the source has a graph and a checkpoint.
+
+    Raises:
+        InputError: with what is missing.
+    """
+    if source.meta_graph is None:
+        raise InputError(
+            f"{source.path} is a {KINDS[source.kind]}, which says nothing about the graph; expected "
+            "a PREDICT MetaGraph (.meta) with --checkpoint, or a SavedModel folder. "
+            f"See what is inside with: python jobs/inspect.py {source.path}"
+        )
+    if source.checkpoint is None:
+        raise InputError(
+            f"{source.path} has no checkpoint in it or beside it; name one with --checkpoint "
+            "PREFIX_OR_FOLDER"
+        )
+
+
+def num_nodes(graph_def: Any) -> int:
+    """Nodes of the main graph and of the library's functions."""
+    return len(graph_def.node) + sum(len(one.node_def) for one in graph_def.library.function)

@@ -1,0 +1,37 @@
+"""What a rewrite is: a name, what it does, to which ops, and a pure function."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Callable, Mapping, Tuple
+
+from conversion.graph import GraphView
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """One step of the surgery.
+
+    Attributes:
+        name: how the manifest, the report and the documentation call it.
+        does: what it does and why the result is the same, in one sentence.
+        run: looks at a graph, gives another one and the number of places it changed.
+        fates: what becomes of each op that this rewrite takes out of the graph.
+    """
+
+    name: str
+    does: str
+    run: Callable[[GraphView], Tuple[Any, int]]
+    fates: Mapping[str, str] = field(default_factory=dict)
+
+
+def become_identity(node: Any, dtype: int) -> None:
+    """Turn a node, in place, into an Identity of its first tensor; control edges stay."""
+    kept = [text for index, text in enumerate(node.input) if index == 0 or text.startswith("^")]
+    for name in list(node.attr):
+        if not name.startswith("_"):
+            del node.attr[name]
+    node.op = "Identity"
+    node.attr["T"].type = dtype
+    del node.input[:]
+    node.input.extend(kept)

@@ -1,0 +1,47 @@
+"""Devices, placement hints and TPU attributes -> gone."""
+
+from __future__ import annotations
+
+from typing import Any, Set, Tuple
+
+from conversion.graph import GraphView, copied
+from conversion.surgery.rewrite import Rewrite
+
+PREFIXES = ("_tpu", "_xla", "_Xla", "_output_shapes")
+
+
+def scrub(view: GraphView) -> Tuple[Any, int]:
+    """`_output_shapes` are stale after surgery; TensorFlow infers them again at import."""
+    graph_def = copied(view.graph_def)
+    names = set(view.nodes)
+    count = sum(_scrub_node(node, names) for node in graph_def.node)
+    for function in graph_def.library.function:
+        body = {node.name for node in function.node_def}
+        count += sum(_scrub_node(node, body) for node in function.node_def)
+        _drop_attrs(function.attr)
+    return graph_def, count
+
+
+def _scrub_node(node: Any, names: Set[str]) -> bool:
+    before = node.device, len(node.attr)
+    node.device = ""
+    _drop_attrs(node.attr)
+    if "_class" in node.attr:
+        places = [name for name in node.attr["_class"].list.s if name[5:].decode() in names]
+        node.attr["_class"].list.s[:] = places
+        if not places:
+            del node.attr["_class"]
+    return before != (node.device, len(node.attr))
+
+
+def _drop_attrs(attrs: Any) -> None:
+    for name in list(attrs):
+        if name.startswith(PREFIXES):
+            del attrs[name]
+
+
+REWRITE = Rewrite(
+    name="scrub",
+    does="clears devices, colocation with deleted nodes, stale shapes and TPU attributes",
+    run=scrub,
+)

@@ -1,0 +1,206 @@
+"""Which tensors are the model's inputs and outputs: named by flags or by a signature_def."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Tuple
+
+from batchinfer.errors import InputError
+from batchinfer.signature import Signature, TensorSpec
+from batchinfer.tf1 import tf
+from conversion.graph import Edge, GraphView, close_names, copied
+from conversion.source import Source
+
+OUTPUT_SCOPE = "outputs/"  # where the outputs' nodes get names that no rewrite changes
+
+
+@dataclass(frozen=True)
+class Tensors:
+    """Tensor names by the names that users know them by."""
+
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+
+
+def choose_tensors(
+    source: Source, inputs: Mapping[str, str], outputs: Mapping[str, str], signature: str
+) -> Tensors:
+    """What the flags name; without flags, what the signature_def names.
+
+    Raises:
+        InputError: only one side is named, no such signature, or a signature with sparse inputs.
+    """
+    if bool(inputs) != bool(outputs):
+        raise InputError("expected both --input and --output, or neither; found one of them")
+    if inputs:
+        return Tensors(_with_index(inputs), _with_index(outputs))
+    definitions = source.meta_graph.signature_def
+    if signature not in definitions:
+        raise InputError(_no_signature(source, signature, [name for name in definitions]))
+    definition = definitions[signature]
+    return Tensors(
+        {name: _dense(name, info) for name, info in sorted(definition.inputs.items())},
+        {name: _dense(name, info) for name, info in sorted(definition.outputs.items())},
+    )
+
+
+def _with_index(tensors: Mapping[str, str]) -> Dict[str, str]:
+    """`image` means `image:0`."""
+    return {
+        name: tensor if re.search(r":\d+$", tensor) else tensor + ":0"
+        for name, tensor in tensors.items()
+    }
+
+
+def _dense(name: str, info: Any) -> str:
+    if info.WhichOneof("encoding") != "name":
+        raise InputError(f"{name} of the signature is a sparse tensor; expected a dense one")
+    return str(info.name)
+
+
+def _no_signature(source: Source, signature: str, found: List[str]) -> str:
+    if found:
+        return (
+            f"{source.path} has no signature {signature!r}; it has {', '.join(sorted(found))}. "
+            "Name one with --signature."
+        )
+    inputs, outputs = candidates(source.meta_graph.graph_def)
+    return (
+        f"{source.path} has no signature_def, so its tensors have to be named, like\n"
+        f"  {flags_for(inputs, outputs)}\n"
+        "Look at all candidates with: python jobs/inspect.py " + source.path
+    )
+
+
+def flags_for(inputs: Mapping[str, str], outputs: Mapping[str, str]) -> str:
+    """`--input a=a:0 --output b=b:0`."""
+    pairs = [
+        f"--{flag} " + (",".join(f"{name}={tensor}" for name, tensor in tensors.items()) or "?")
+        for flag, tensors in (("input", inputs), ("output", outputs))
+    ]
+    return " ".join(pairs)
+
+
+def candidates(graph_def: Any) -> Tuple[Dict[str, str], Dict[str, str]]:
+    """Likely inputs (placeholders) and outputs (what leaves a TPU cluster) of a bare graph."""
+    view = GraphView(graph_def)
+    inputs = [node.name for node in graph_def.node if node.op == "Placeholder"]
+    leaving = [
+        node.name
+        for node in graph_def.node
+        if node.op == "Identity"
+        and view.nodes[Edge.parse(node.input[0]).node].op == "TPUReplicatedOutput"
+    ]
+    outputs = leaving or [
+        node.name
+        for node in graph_def.node
+        if node.name not in view.data_consumed() and node.op in ("Softmax", "Identity", "ArgMax")
+    ]
+    return _named(inputs), _named(outputs)
+
+
+def _named(nodes: List[str]) -> Dict[str, str]:
+    """A short name for each tensor: the node's last part, the whole where that is not unique."""
+    short = [re.sub(r"_shard_0$", "", name.rpartition("/")[2]) for name in nodes]
+    return {
+        (last if short.count(last) == 1 else name.replace("/", "_")): name + ":0"
+        for name, last in zip(nodes, short)
+    }
+
+
+def imported(graph_def: Any, what: str) -> Any:
+    """The graph as TensorFlow sees it, with dtypes and shapes inferred.
+
+    Raises:
+        InputError: TensorFlow cannot import it, for instance because of an unknown op.
+    """
+    graph = tf.Graph()
+    try:
+        with graph.as_default():
+            tf.import_graph_def(graph_def, name="")
+    except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
+        raise InputError(f"TensorFlow {tf.__version__} cannot import {what}: {error}") from error
+    return graph
+
+
+def anchor(graph_def: Any, tensors: Tensors, what: str) -> Tuple[Any, Tensors]:
+    """Put an Identity with a lasting name behind each output.
+
+    Surgery may replace the node that gives an output; the anchor only follows its edge.
+
+    Returns:
+        The graph, and the tensors with the anchors as outputs.
+
+    Raises:
+        InputError: a tensor is not in the graph; all of them, each with the nearest names.
+    """
+    graph = imported(graph_def, what)
+    problems = [
+        f"--{flag} {name}={tensor}: no such tensor; {_near(graph, tensor)}"
+        for flag, named in (("input", tensors.inputs), ("output", tensors.outputs))
+        for name, tensor in named.items()
+        if not _has(graph, tensor)
+    ]
+    if problems:
+        raise InputError(f"{what}: {len(problems)} tensor(s) not found:\n  " + "\n  ".join(problems))
+    made, anchors = copied(graph_def), {}
+    for name, tensor in tensors.outputs.items():
+        node = made.node.add(name=_free(graph, OUTPUT_SCOPE + _safe(name)), op="Identity")
+        node.attr["T"].type = graph.get_tensor_by_name(tensor).dtype.as_datatype_enum
+        node.input.append(str(Edge.parse(tensor)))
+        anchors[name] = node.name + ":0"
+    return made, Tensors(tensors.inputs, anchors)
+
+
+def _has(graph: Any, tensor: str) -> bool:
+    try:
+        graph.get_tensor_by_name(tensor)
+    except (KeyError, ValueError):
+        return False
+    return True
+
+
+def _near(graph: Any, tensor: str) -> str:
+    return close_names(
+        tensor, (found.name for op in graph.get_operations() for found in op.outputs)
+    )
+
+
+def _free(graph: Any, name: str) -> str:
+    taken = {op.name for op in graph.get_operations()}
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _safe(name: str) -> str:
+    """A name that a node may have."""
+    return re.sub(r"[^A-Za-z0-9_.\\/>-]", "_", name)
+
+
+def read_signature(graph: Any, tensors: Tensors) -> Tuple[Signature, Tuple[str, ...]]:
+    """Dtypes and shapes after surgery, and the names of inputs that no output needs.
+
+    Raises:
+        InputError: a tensor has no known rank, so that its rows cannot be told apart.
+        BundleError: a scalar, a dtype that bundles do not know, or no input left.
+    """
+    present = {name: tensor for name, tensor in tensors.inputs.items() if _has(graph, tensor)}
+    unused = tuple(sorted(set(tensors.inputs) - set(present)))
+    signature = Signature(_specs(graph, present), _specs(graph, tensors.outputs))
+    return signature, unused
+
+
+def _specs(graph: Any, tensors: Mapping[str, str]) -> Tuple[TensorSpec, ...]:
+    found = {name: graph.get_tensor_by_name(tensor) for name, tensor in sorted(tensors.items())}
+    for name, tensor in found.items():
+        if tensor.shape.ndims is None:
+            raise InputError(
+                f"tensor {name} has an unknown rank in the converted graph; expected rows along "
+                "its first dimension. Name another tensor with --input or --output."
+            )
+    return tuple(
+        TensorSpec(name, tensors[name], tensor.dtype.base_dtype.name, tuple(tensor.shape.as_list()))
+        for name, tensor in found.items()
+    )

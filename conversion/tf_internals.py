@@ -1,0 +1,42 @@
+"""What conversion needs of TensorFlow beyond its public API, in one place."""
+
+from __future__ import annotations
+
+from typing import Any, Optional, Tuple
+
+from batchinfer.tf1 import tf
+from tensorflow.core.framework import variable_pb2
+from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow.python.framework import kernels, op_def_registry
+
+AssetFileDef = meta_graph_pb2.AssetFileDef
+SavedModel = saved_model_pb2.SavedModel
+VariableDef = variable_pb2.VariableDef
+
+# Device types whose kernels a Session on a GPU or CPU machine runs; XLA's are left out,
+# because the placer would put a float op there silently and compile it for seconds.
+KERNEL_DEVICES = ("CPU", "GPU", "DEFAULT")
+
+
+def op_def(name: str) -> Optional[Any]:
+    """The OpDef that this TensorFlow has for an op; None when it knows no such op."""
+    if hasattr(op_def_registry, "get"):  # 2.x
+        return op_def_registry.get(name)
+    return op_def_registry.get_registered_ops().get(name)
+
+
+def kernel_defs(name: str) -> Tuple[Any, ...]:
+    """The CPU and GPU kernels that this TensorFlow has registered for an op."""
+    found = kernels.get_registered_kernels_for_op(name).kernel
+    return tuple(kernel for kernel in found if kernel.device_type in KERNEL_DEVICES)
+
+
+def attr_value(node: Any, name: str, definition: Optional[Any] = None) -> Any:
+    """The node's attribute, or the default that the OpDef gives where it was stripped."""
+    if name in node.attr:
+        return node.attr[name]
+    definition = definition or op_def(node.op)
+    for attr in definition.attr if definition else ():
+        if attr.name == name:
+            return attr.default_value
+    return tf.AttrValue()
