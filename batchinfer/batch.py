@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import deque
+from dataclasses import dataclass
+from typing import Any, Deque, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
 from batchinfer.errors import InputError
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Neighbouring rows of a shard.
+
+    Attributes:
+        feeds: one array of shape (n, *row_shape) per model input, by input name.
+        kept: the columns that go to the output as they are: Arrow tables that hold n rows.
+        num_rows: n.
+    """
+
+    feeds: Mapping[str, np.ndarray[Any, Any]]
+    kept: tuple[Any, ...]
+    num_rows: int
+
+    def slice(self, start: int, stop: int) -> Batch:
+        """Rows [start, stop) without a copy."""
+        feeds = {name: array[start:stop] for name, array in self.feeds.items()}
+        return Batch(feeds, tuple(_slice_tables(self.kept, start, stop)), stop - start)
 
 
 def pad(array: np.ndarray[Any, Any], num_rows: int) -> np.ndarray[Any, Any]:
@@ -28,3 +50,52 @@ def pad(array: np.ndarray[Any, Any], num_rows: int) -> np.ndarray[Any, Any]:
     if not 0 < found < num_rows:
         raise InputError(f"a batch needs 1 to {num_rows} rows; found {found}")
     return np.concatenate([array, np.repeat(array[-1:], num_rows - found, axis=0)])
+
+
+def rebatch(batches: Iterable[Batch], num_rows: int) -> Iterator[Batch]:
+    """Cut and join batches to exactly `num_rows` rows each, the last one excepted.
+
+    Rows are copied only where a batch reaches over the edge of a source batch (a row group, a
+    file), so that many small files cost no more runs of the model than one large file.
+    """
+    pending: Deque[Batch] = deque()
+    rows = 0
+    for batch in batches:
+        if batch.num_rows:
+            pending.append(batch)
+            rows += batch.num_rows
+        while rows >= num_rows:
+            yield _take(pending, num_rows)
+            rows -= num_rows
+    if rows:
+        yield _take(pending, rows)
+
+
+def _take(pending: Deque[Batch], num_rows: int) -> Batch:
+    """The first `num_rows` rows, removed from `pending`."""
+    pieces = []
+    missing = num_rows
+    while missing:
+        first = pending.popleft()
+        taken = min(first.num_rows, missing)
+        pieces.append(first.slice(0, taken) if taken < first.num_rows else first)
+        if taken < first.num_rows:
+            pending.appendleft(first.slice(taken, first.num_rows))
+        missing -= taken
+    return pieces[0] if len(pieces) == 1 else _join(pieces)
+
+
+def _join(pieces: Sequence[Batch]) -> Batch:
+    feeds = {
+        name: np.concatenate([piece.feeds[name] for piece in pieces]) for name in pieces[0].feeds
+    }
+    kept = tuple(table for piece in pieces for table in piece.kept)
+    return Batch(feeds, kept, sum(piece.num_rows for piece in pieces))
+
+
+def _slice_tables(tables: Sequence[Any], start: int, stop: int) -> Iterator[Any]:
+    for table in tables:
+        first, last = max(start, 0), min(stop, table.num_rows)
+        if first < last:
+            yield table.slice(first, last - first)
+        start, stop = start - table.num_rows, stop - table.num_rows

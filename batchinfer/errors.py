@@ -11,8 +11,10 @@ BatchinferError
 │       └── ParityError          the bundle does not reproduce the reference
 ├── ShardError               this shard cannot be scored as it is; go on with the others
 ├── CommitError              an output object exists and is not what this run would write
-├── StorageError             the store refused for good (not found, forbidden)
-│   └── TransientStorageError  worth a retry
+├── StorageError             the store refused for good (forbidden, no such bucket)
+│   ├── ObjectNotFoundError    nothing lies under that name
+│   ├── ObjectChangedError     the object is not the one that was planned
+│   └── TransientStorageError  worth a retry; out of retries: run the same command later (exit 75)
 └── StoppedError             stopped for now; the same command continues              (exit 75)
     └── LeaseLostError         another driver took the output over
 """
@@ -77,6 +79,14 @@ class StorageError(BatchinferError):
     """The store refused an operation for good."""
 
     exit_code = EXIT_UNUSABLE
+
+
+class ObjectNotFoundError(StorageError):
+    """Nothing lies under that name."""
+
+
+class ObjectChangedError(StorageError):
+    """The object under that name is not the version that was planned."""
 
 
 class TransientStorageError(StorageError):

@@ -54,6 +54,7 @@ class Parser(argparse.ArgumentParser):
             action.nargs = action.nargs or (None if action.option_strings else "?")
         if path:
             known = {action.dest for action in self._actions} - {"help", "config"}
+            known |= set(self._defaults)
             self.set_defaults(**_read_config(path, known))
         values = self.parse_args(argv)
         missing = [_flag(action) for action in required if getattr(values, action.dest) is None]

@@ -1,0 +1,261 @@
+"""ScoringActor: one process, one device, one restored model; scores the shards it is given.
+
+Its methods never raise: an exception that crosses Ray can kill the actor or reach the driver
+as another type. They return small records, never predictions.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from typing import Any, Mapping, Optional, Sequence
+
+import ray
+
+from batchinfer.arrow import pa
+from batchinfer.bundle import Bundle
+from batchinfer.dispatcher import ActorLostError
+from batchinfer.errors import BatchinferError, InputError, ShardError, TransientStorageError
+from batchinfer.plan import Shard
+from batchinfer.run_folder import RunFolder
+from batchinfer.schema import Columns
+from batchinfer.score_shard import Progress, score_shard
+from batchinfer.scorer import Scorer
+from batchinfer.signature import Signature
+from batchinfer.storage import Retry, Store, open_store
+
+SHARDS_AT_ONCE = 2  # one computes, the next reads ahead or the last one is written
+GPU_CALLERS = 2  # session runs in flight, so that copies overlap with compute
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """All that an actor needs to know, small and picklable.
+
+    Attributes:
+        bundle, bundle_digest: the folder, and what must be in it.
+        output, fingerprint: the run folder, and whose run it is.
+        signature, columns, kept: as JSON, as a mapping, and as a serialised Arrow schema.
+        batch_rows: rows per session run, or None.
+        gpus, cpus: what the actor has reserved.
+        storage_options: of the fsspec file system.
+        retry_budget_s: seconds that one storage operation is tried.
+        exclusive: what the probe of the output store found; see Store.creates_exclusively.
+    """
+
+    bundle: str
+    bundle_digest: str
+    output: str
+    fingerprint: str
+    signature: Mapping[str, Any]
+    columns: Mapping[str, str]
+    kept: bytes
+    batch_rows: Optional[int]
+    gpus: float
+    cpus: int
+    storage_options: Mapping[str, Any]
+    retry_budget_s: float
+    exclusive: bool
+
+    def open_store(self, url: str) -> tuple[Store, str]:
+        return open_store(url, self.storage_options, Retry(self.retry_budget_s))
+
+
+class ScoringActor:
+    """What `RayEngine` makes remote; `start` first, then `score` for each shard."""
+
+    def __init__(self, job: ScoringJob) -> None:
+        self._job = job
+        self._turn = threading.Lock()
+        self._progress: dict[int, Progress] = {}
+        self._stores: dict[str, Store] = {}
+
+    def start(self) -> dict[str, Any]:
+        """Restore the bundle and run it once.
+
+        Returns:
+            pid, node and device; or an `error`, and whether another actor would fail alike
+            (`final`).
+        """
+        try:
+            return {**self._start(), "pid": os.getpid(), "node": os.uname().nodename}
+        except BaseException as error:
+            return _failure(error)
+
+    def _start(self) -> dict[str, Any]:
+        job = self._job
+        gpu = job.gpus > 0
+        if not gpu:
+            os.environ["CUDA_VISIBLE_DEVICES"] = ""  # newer Ray shows every GPU to a CPU actor
+        bundle = Bundle.open(job.bundle)
+        if bundle.digest != job.bundle_digest:
+            raise InputError(
+                f"bundle {job.bundle} on {os.uname().nodename} has digest {bundle.digest[:12]}; "
+                f"the driver opened {job.bundle_digest[:12]}. All nodes must see the same bundle."
+            )
+        device = describe_device(gpu)
+        on_gpu = device.startswith("gpu")
+        self._callers = GPU_CALLERS if on_gpu else job.cpus
+        self._scorer = Scorer.restore(
+            bundle,
+            job.batch_rows,
+            intra_op_threads=0 if on_gpu else 1,
+            gpu_memory_fraction=job.gpus * 0.9 if on_gpu and job.gpus < 1 else 0.0,
+        )
+        signature = Signature.from_json(job.signature)
+        kept = pa.ipc.read_schema(pa.py_buffer(job.kept))
+        self._columns = Columns(signature, job.columns, kept)
+        store, path = job.open_store(job.output)
+        store.exclusive = job.exclusive
+        self._folder = RunFolder(store, path)
+        return {"device": device, "batch_rows": self._scorer.batch_rows}
+
+    @ray.method(concurrency_group="score")
+    def score(self, shard: Shard) -> dict[str, Any]:
+        """Score one shard and commit it.
+
+        Returns:
+            `record`, the fields of a ShardRecord; or an `error` with its `kind`: `shard` (this
+            shard is at fault), `storage` (the store is), `process` (this actor may be).
+        """
+        progress = self._progress[shard.index] = Progress()
+        try:
+            record = score_shard(
+                shard,
+                self._scorer,
+                self._columns,
+                self._folder,
+                self._job.fingerprint,
+                self._open_input,
+                self._turn,
+                self._callers,
+                progress,
+            )
+            return {"record": asdict(record)}
+        except BaseException as error:
+            return _failure(error)
+        finally:
+            del self._progress[shard.index]
+
+    @ray.method(concurrency_group="control")
+    def progress(self) -> dict[int, tuple[str, int, int]]:
+        """Stage, rows scored and steps done of each shard in hand; answers while it scores."""
+        now = dict(self._progress)
+        return {index: (p.stage, p.rows, p.steps) for index, p in now.items()}
+
+    def _open_input(self, url: str) -> tuple[Store, str]:
+        protocol, colons, rest = url.partition("://")
+        store = self._stores.get(protocol if colons else "")
+        if store is None:
+            store, _ = self._job.open_store(url)
+            self._stores[protocol if colons else ""] = store
+        return store, rest if colons else url
+
+
+class RayEngine:
+    """The dispatcher's view of Ray: actors as handles, calls as references."""
+
+    def __init__(self, job: ScoringJob) -> None:
+        self._job = job
+        self._remote = ray.remote(
+            concurrency_groups={"score": SHARDS_AT_ONCE, "control": 1}
+        )(ScoringActor).options(
+            num_gpus=job.gpus,
+            num_cpus=job.cpus,
+            max_restarts=0,  # the dispatcher owns retries and replacements
+            max_task_retries=0,
+            scheduling_strategy="SPREAD",
+        )  # fmt: skip
+
+    def spawn(self) -> Any:
+        return self._remote.remote(self._job)
+
+    def start(self, actor: Any) -> Any:
+        return actor.start.remote()
+
+    def score(self, actor: Any, shard: Shard) -> Any:
+        return actor.score.remote(shard)
+
+    def progress(self, actor: Any) -> Any:
+        return actor.progress.remote()
+
+    def wait(self, calls: Sequence[Any], timeout_s: float) -> list[Any]:
+        """Those calls that have ended, after at most `timeout_s` seconds."""
+        if not calls:
+            time.sleep(timeout_s)
+            return []
+        done, _ = ray.wait(list(calls), num_returns=1, timeout=timeout_s)
+        more, _ = ray.wait(list(calls), num_returns=len(calls), timeout=0)
+        return list({*done, *more})
+
+    def result(self, call: Any) -> Any:
+        """What an ended call returned.
+
+        Raises:
+            ActorLostError: the actor, its node or its memory is gone.
+        """
+        try:
+            return ray.get(call)
+        except ray.exceptions.RayError as error:
+            raise ActorLostError(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+    def kill(self, actor: Any) -> None:
+        ray.kill(actor, no_restart=True)
+
+    def capacity(self) -> int:
+        """Actors that the cluster has room for as it is now; at least 1, to make it grow."""
+        resources = ray.cluster_resources()
+        if self._job.gpus > 0:
+            return max(1, int(resources.get("GPU", 0)) * int(1 / self._job.gpus))
+        return max(1, int(resources.get("CPU", 0) // self._job.cpus))
+
+    def describe(self) -> str:
+        """The cluster's resources and what one actor needs, for an error message."""
+        resources = {k: v for k, v in ray.cluster_resources().items() if k in ("CPU", "GPU")}
+        free = {k: v for k, v in ray.available_resources().items() if k in ("CPU", "GPU")}
+        return (
+            f"the cluster has {resources}, free are {free}; one actor needs "
+            f"GPU {self._job.gpus:g}, CPU {self._job.cpus}"
+        )
+
+
+def describe_device(wants_gpu: bool) -> str:
+    """What TensorFlow computes on here.
+
+    Raises:
+        InputError: the machine has an NVIDIA GPU and TensorFlow cannot use it; scoring on its
+            CPU instead would be a silent, hundredfold slowdown.
+    """
+    from batchinfer.tf1 import tf
+
+    if not wants_gpu:
+        return "cpu"
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if tf.config.experimental.list_physical_devices("GPU"):
+        return f"gpu {visible}"
+    if os.path.isdir("/proc/driver/nvidia/gpus"):
+        raise InputError(
+            f"TensorFlow {tf.__version__} on {os.uname().nodename} cannot use GPU {visible}: the "
+            "driver is there, its CUDA libraries are not (1.15 needs CUDA 10.0 and cuDNN 7). "
+            "Install them, or score with --device cpu."
+        )
+    return f"cpu (logical GPU {visible})"
+
+
+def _failure(error: BaseException) -> dict[str, Any]:
+    if isinstance(error, TransientStorageError):
+        kind = "storage"
+    elif isinstance(error, (ShardError, BatchinferError)):
+        kind = "shard"
+    else:
+        kind = "process"
+    known = isinstance(error, BatchinferError)
+    return {
+        "error": str(error) if known else f"{type(error).__name__}: {error}",
+        "kind": kind,
+        "final": isinstance(error, InputError),
+        "trace": "" if known else traceback.format_exc(),
+    }

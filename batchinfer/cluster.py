@@ -1,0 +1,96 @@
+"""Ray, started on this machine or joined; and what to do when the process is told to stop."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from pathlib import Path
+from types import FrameType
+from typing import Any, Iterator, Optional
+
+import ray
+
+from batchinfer.errors import InputError
+from batchinfer.options import ClusterOptions
+
+OBJECT_STORE_BYTES = 100 << 20  # predictions never pass through it
+PROJECT = str(Path(__file__).resolve().parent.parent)
+
+
+@contextlib.contextmanager
+def connected(cluster: ClusterOptions) -> Iterator[None]:
+    """Join the cluster at `address` (or the one this Ray job runs on), else start Ray here.
+
+    Raises:
+        InputError: there is no cluster at the address.
+    """
+    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    if address:
+        if cluster.num_gpus is not None:
+            raise InputError("num_gpus is for a Ray that is started here; a cluster has its own")
+        arguments: dict[str, Any] = {"address": address, **_code_for_workers()}
+    else:
+        # Inherited by the workers: a clone that is not installed must be importable there, and
+        # they must not run at nice 15, Ray's default, behind whatever else the machine does.
+        _prepend_path("PYTHONPATH", PROJECT)
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        arguments = {
+            "address": "local",
+            "num_gpus": cluster.num_gpus,
+            "include_dashboard": False,
+            "object_store_memory": OBJECT_STORE_BYTES,
+        }
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, **arguments)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise InputError(f"cannot reach or start Ray ({address or 'local'}): {error}") from error
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def wants_gpu(cluster: ClusterOptions) -> bool:
+    """Whether actors shall reserve GPUs; `auto` asks the cluster."""
+    if cluster.device != "auto":
+        return cluster.device == "gpu"
+    return ray.cluster_resources().get("GPU", 0) > 0
+
+
+class StopSignal:
+    """Remembers that SIGTERM or SIGINT came; the driver looks at it between two steps.
+
+    Made after `ray.init`, which installs handlers of its own over earlier ones (Ray 2.60).
+    """
+
+    def __init__(self) -> None:
+        self.name: Optional[str] = None
+
+    @contextlib.contextmanager
+    def installed(self) -> Iterator[StopSignal]:
+        before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+        for number in before:
+            signal.signal(number, self._remember)
+        try:
+            yield self
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: Optional[FrameType]) -> None:
+        self.name = signal.Signals(number).name
+
+
+def _code_for_workers() -> dict[str, Any]:
+    """Send the code along, unless this is a Ray job: its working_dir has brought it already."""
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
+        return {}
+    return {"runtime_env": {"py_modules": [os.path.join(PROJECT, "batchinfer")]}}
+
+
+def _prepend_path(name: str, folder: str) -> None:
+    before = os.environ.get(name, "").split(os.pathsep)
+    if folder not in before:
+        os.environ[name] = os.pathsep.join([folder] + [part for part in before if part])

@@ -1,0 +1,181 @@
+"""One Parquet column against one model input: does the type fit, which rows do not, the array.
+
+A row's tensor may be stored as a plain value (shape ()), as nested lists with one level per
+dimension, as one flat list in row-major order, or as the tensor's own little-endian bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Dict, Optional
+
+import numpy as np
+
+from batchinfer.arrow import pa
+from batchinfer.signature import TensorSpec
+
+
+def type_problem(column: pa.DataType, spec: TensorSpec) -> Optional[str]:
+    """Why a column of this type can never feed this input; None when it can."""
+    if None in spec.row_shape:
+        return f"the model leaves the row shape of {spec} open; expected a fixed one"
+    leaf, widths = _levels(column.value_type if pa.types.is_dictionary(column) else column)
+    size = _size(spec)
+    if spec.dtype == "string" or not _is_bytes(leaf):
+        problem = _leaf_problem(leaf, spec)
+        shapes = {(), (size,), spec.row_shape} if size == 1 else {(size,), spec.row_shape}
+        fits = any(_widths_fit(widths, shape) for shape in shapes)
+    else:
+        problem, fits = None, not widths
+        if pa.types.is_fixed_size_binary(leaf):
+            fits = fits and leaf.byte_width == size * spec.numpy_dtype.itemsize
+    if problem or not fits:
+        return problem or f"expected {size} values a row for {spec}"
+    return None
+
+
+def bad_rows(array: pa.Array, spec: TensorSpec) -> Dict[int, str]:
+    """The rows that cannot be fed, each with its reason; found by halving, so clean data is fast."""
+    if _row_problem(array, spec) is None:
+        return {}
+    if len(array) == 1:
+        return {0: str(_row_problem(array, spec))}
+    half = len(array) // 2
+    found = bad_rows(array.slice(0, half), spec)
+    found.update({half + row: why for row, why in bad_rows(array.slice(half), spec).items()})
+    return found
+
+
+def to_numpy(array: pa.Array, spec: TensorSpec) -> np.ndarray[Any, Any]:
+    """The rows as one array of shape (n, *row_shape) and the input's dtype.
+
+    A view of Arrow's memory where layout and dtype allow it.
+
+    Args:
+        array: a column without bad rows, as `bad_rows` finds them.
+    """
+    shape = (len(array),) + tuple(int(dim or 0) for dim in spec.row_shape)
+    leaf = _flatten(array)
+    if _is_bytes(leaf.type) and spec.dtype != "string":
+        data = _joined_bytes(leaf)
+        return np.frombuffer(data, dtype=spec.numpy_dtype.newbyteorder("<")).reshape(shape)
+    if spec.dtype == "string":
+        values = leaf.cast(pa.large_binary()).to_numpy(zero_copy_only=False)
+    else:
+        values = leaf.to_numpy(zero_copy_only=False)
+    return values.astype(spec.numpy_dtype, copy=False).reshape(shape)
+
+
+def _row_problem(array: pa.Array, spec: TensorSpec) -> Optional[str]:
+    """What is wrong somewhere in these rows, in words for the case that it is one row."""
+    if len(array) == 0:
+        return None
+    if array.null_count:
+        return "null"
+    leaf, per_row = array, 1
+    for expected in _list_dims(array.type, spec):
+        if not pa.types.is_fixed_size_list(leaf.type):
+            lengths = np.diff(leaf.offsets.to_numpy())
+            wrong = lengths[lengths != expected]
+            if len(wrong):
+                return f"list of {wrong[0]} values, expected {expected}"
+        leaf = leaf.flatten()
+        per_row *= expected
+        if leaf.null_count:
+            return "null inside the list"
+    if spec.dtype == "string":
+        return None
+    if _is_bytes(leaf.type):
+        return _bytes_problem(leaf, _size(spec) * spec.numpy_dtype.itemsize)
+    return _range_problem(leaf, spec)
+
+
+def _bytes_problem(leaf: pa.Array, expected: int) -> Optional[str]:
+    if pa.types.is_fixed_size_binary(leaf.type):
+        return None
+    offsets = _binary_offsets(leaf)
+    lengths = np.diff(offsets)
+    wrong = lengths[lengths != expected]
+    return f"{wrong[0]} bytes, expected {expected}" if len(wrong) else None
+
+
+def _range_problem(leaf: pa.Array, spec: TensorSpec) -> Optional[str]:
+    """An integer that the input's narrower integer dtype cannot hold."""
+    source, target = np.dtype(leaf.type.to_pandas_dtype()), spec.numpy_dtype
+    if source.kind not in "iu" or target.kind not in "iu" or np.can_cast(source, target):
+        return None
+    values, limits = leaf.to_numpy(zero_copy_only=False), np.iinfo(target)
+    for value in (values.min(), values.max()):
+        if not limits.min <= int(value) <= limits.max:
+            return f"{value} does not fit {spec.dtype}"
+    return None
+
+
+def _leaf_problem(leaf: pa.DataType, spec: TensorSpec) -> Optional[str]:
+    if spec.dtype == "string":
+        fits = _is_bytes(leaf) or pa.types.is_string(leaf) or pa.types.is_large_string(leaf)
+        return None if fits else f"expected strings or bytes for {spec}"
+    if not (pa.types.is_boolean(leaf) or pa.types.is_integer(leaf) or pa.types.is_floating(leaf)):
+        return f"expected numbers for {spec}"
+    source, target = np.dtype(leaf.to_pandas_dtype()).kind, spec.numpy_dtype.kind
+    fits = {"b": "b", "i": "biu", "u": "biu", "f": "biuf"}[target]
+    return None if source in fits else f"cannot turn {leaf} into {spec.dtype} without losing values"
+
+
+def _levels(column: pa.DataType) -> tuple[pa.DataType, list[Optional[int]]]:
+    """The innermost type, and per list level its fixed width (None: any length)."""
+    widths: list[Optional[int]] = []
+    while _is_list(column):
+        widths.append(column.list_size if pa.types.is_fixed_size_list(column) else None)
+        column = column.value_type
+    return column, widths
+
+
+def _list_dims(column: pa.DataType, spec: TensorSpec) -> tuple[int, ...]:
+    """The length that each list level must have: one per dimension, or all values in one."""
+    depth = len(_levels(column)[1])
+    dims = tuple(int(dim or 0) for dim in spec.row_shape)
+    return dims if depth == len(dims) else (_size(spec),) * depth
+
+
+def _widths_fit(widths: list[Optional[int]], shape: tuple[Optional[int], ...]) -> bool:
+    return len(widths) == len(shape) and all(w in (None, s) for w, s in zip(widths, shape))
+
+
+def _flatten(array: pa.Array) -> pa.Array:
+    while _is_list(array.type):
+        array = array.flatten()
+    return array
+
+
+def _joined_bytes(leaf: pa.Array) -> Any:
+    """The bytes of all rows, end to end, without a copy."""
+    if pa.types.is_fixed_size_binary(leaf.type):
+        width = leaf.type.byte_width
+        return leaf.buffers()[1].slice(leaf.offset * width, len(leaf) * width)
+    offsets = _binary_offsets(leaf)
+    return leaf.buffers()[2].slice(int(offsets[0]), int(offsets[-1] - offsets[0]))
+
+
+def _binary_offsets(leaf: pa.Array) -> np.ndarray[Any, Any]:
+    dtype = np.int64 if pa.types.is_large_binary(leaf.type) else np.int32
+    offsets = np.frombuffer(leaf.buffers()[1], dtype=dtype)
+    return offsets[leaf.offset : leaf.offset + len(leaf) + 1]
+
+
+def _is_list(column: pa.DataType) -> bool:
+    types = pa.types
+    return bool(
+        types.is_list(column) or types.is_large_list(column) or types.is_fixed_size_list(column)
+    )
+
+
+def _is_bytes(leaf: pa.DataType) -> bool:
+    types = pa.types
+    return bool(
+        types.is_binary(leaf) or types.is_large_binary(leaf) or types.is_fixed_size_binary(leaf)
+    )
+
+
+def _size(spec: TensorSpec) -> int:
+    """Values in one row."""
+    return int(np.prod([dim or 0 for dim in spec.row_shape], dtype=np.int64))

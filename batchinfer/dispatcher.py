@@ -1,0 +1,267 @@
+"""Hands shards to actors until none is left: replaces the lost, retries, gives up, releases.
+
+It knows nothing of Ray: an engine (see `actors.RayEngine`) spawns actors and tells which calls
+have ended, and a test's engine does the same with a clock of its own.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Callable, Deque, Iterable, Mapping, Optional
+
+from batchinfer.errors import BatchinferError, InputError, StoppedError, TransientStorageError
+from batchinfer.ledger import ShardRecord
+from batchinfer.options import FaultOptions
+from batchinfer.plan import Shard
+
+STEP_S = 0.5  # longest sleep of the loop: how soon a signal is noticed
+WATCH_EVERY_S = 2.0
+CAPACITY_EVERY_S = 10.0  # how soon a node that joins gets actors
+SHARDS_IN_HAND = 2  # of one actor: one running, one queued
+FAILED_STARTS = 3  # in a row, without one that worked, until the run stops
+
+
+class ActorLostError(BatchinferError):
+    """The actor, its node or its memory is gone; its shards are not to blame by that alone."""
+
+
+@dataclass
+class Task:
+    """A shard on its way, with what went wrong with it so far.
+
+    Attributes:
+        errors: one line per failed attempt that the shard is blamed for.
+        suspect: an actor died while it had this shard and others in hand; it runs alone from
+            now on, so that the next death tells who is to blame.
+    """
+
+    shard: Shard
+    errors: list[str] = field(default_factory=list)
+    suspect: bool = False
+
+
+@dataclass
+class Worker:
+    """One actor as the dispatcher sees it."""
+
+    actor: Any
+    starting: Any
+    moved_at: float
+    ready: bool = False
+    device: str = ""
+    tasks: dict[Any, Task] = field(default_factory=dict)  # by call, in order of submission
+    asking: Any = None
+    progress: Mapping[int, tuple[str, int, int]] = field(default_factory=dict)
+
+    def has_room(self) -> bool:
+        alone = any(task.suspect for task in self.tasks.values())
+        return self.ready and not alone and len(self.tasks) < SHARDS_IN_HAND
+
+
+class Dispatcher:
+    """Runs shards to their end: a record each, or an entry in `quarantined`.
+
+    Attributes:
+        quarantined: shard -> the errors of its attempts.
+        devices: of every actor that started.
+        actors_lost, retries: counts for the report.
+        first_ready_at: on `clock`, when the first actor had its model; None before.
+    """
+
+    def __init__(
+        self,
+        engine: Any,
+        shards: Iterable[Shard],
+        faults: FaultOptions,
+        on_record: Callable[[ShardRecord], None],
+        actors: Optional[int] = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.quarantined: dict[int, list[str]] = {}
+        self.devices: list[str] = []
+        self.actors_lost = 0
+        self.retries = 0
+        self.first_ready_at: Optional[float] = None
+        self.workers: list[Worker] = []
+        self._engine = engine
+        self._queue: Deque[Task] = deque(Task(shard) for shard in shards)
+        self._faults = faults
+        self._on_record = on_record
+        self._actors = actors
+        self._clock = clock
+        self._started_at = self._watched_at = clock()
+        self._capacity = 0
+        self._capacity_at = -CAPACITY_EVERY_S
+        self._failed_starts = 0
+        self._hire_at = 0.0
+
+    def run(self, between: Callable[[], None]) -> None:
+        """Work until every shard is done or given up.
+
+        Args:
+            between: called after each step (every half second or sooner); may raise to stop.
+
+        Raises:
+            InputError: no actor can start, for a reason that another would meet as well.
+            StoppedError: no actor came in time, or the storage failed for too long.
+        """
+        try:
+            while self._queue or any(worker.tasks for worker in self.workers):
+                self._hire()
+                self._assign()
+                for call in self._engine.wait(self._calls(), STEP_S):
+                    self._settle(call)
+                self._watch()
+                between()
+        finally:
+            for worker in list(self.workers):
+                self._dismiss(worker)
+
+    def rows_in_hand(self) -> int:
+        """Rows scored of shards that are not committed yet, as last heard."""
+        return sum(rows for w in self.workers for _, rows, _ in w.progress.values())
+
+    def _hire(self) -> None:
+        now = self._clock()
+        if now - self._capacity_at >= CAPACITY_EVERY_S:
+            self._capacity, self._capacity_at = self._actors or self._engine.capacity(), now
+        shards = len(self._queue) + sum(len(worker.tasks) for worker in self.workers)
+        while self._queue and now >= self._hire_at and len(self.workers) < min(self._capacity, shards):
+            actor = self._engine.spawn()
+            self.workers.append(Worker(actor, self._engine.start(actor), now))
+
+    def _assign(self) -> None:
+        """Idle actors first; a second shard in hand only when nobody is idle; suspects alone."""
+        for in_hand in range(SHARDS_IN_HAND):
+            for worker in self.workers:
+                if self._queue and len(worker.tasks) == in_hand and worker.has_room():
+                    if not (in_hand and self._queue[0].suspect):
+                        self._give(worker, self._queue.popleft())
+        if not self._queue:
+            for worker in [w for w in self.workers if not w.tasks]:
+                self._dismiss(worker)  # so that an autoscaler can take its node away
+
+    def _give(self, worker: Worker, task: Task) -> None:
+        if not worker.tasks:
+            worker.moved_at = self._clock()
+        worker.tasks[self._engine.score(worker.actor, task.shard)] = task
+
+    def _calls(self) -> list[Any]:
+        calls = []
+        for worker in self.workers:
+            calls += [] if worker.ready else [worker.starting]
+            calls += [*worker.tasks] + ([worker.asking] if worker.asking is not None else [])
+        return calls
+
+    def _settle(self, call: Any) -> None:
+        """Act on a call that has ended."""
+        worker = next((w for w in self.workers if self._is_of(call, w)), None)
+        if worker is None:
+            return  # of an actor that was given up in this very step
+        try:
+            result = self._engine.result(call)
+        except ActorLostError as error:
+            self._lost(worker, str(error))
+            return
+        if call == worker.starting:
+            self._begun(worker, result)
+        elif call == worker.asking:
+            self._heard(worker, result)
+        else:
+            self._ended(worker, worker.tasks.pop(call), result)
+
+    def _is_of(self, call: Any, worker: Worker) -> bool:
+        return call in worker.tasks or call == worker.starting or call == worker.asking
+
+    def _begun(self, worker: Worker, result: Mapping[str, Any]) -> None:
+        if "error" in result:
+            self._dismiss(worker)
+            self._failed_start(result["error"], bool(result["final"]))
+            return
+        worker.ready, worker.device, worker.starting = True, result["device"], None
+        worker.moved_at = self._clock()
+        self.devices.append(result["device"])
+        self._failed_starts = 0
+        self.first_ready_at = self.first_ready_at or self._clock()
+
+    def _failed_start(self, error: str, final: bool) -> None:
+        self._failed_starts += 1
+        if final and not self.devices:
+            raise InputError(f"an actor cannot start: {error}")
+        if self._failed_starts >= FAILED_STARTS and not any(w.ready for w in self.workers):
+            raise StoppedError(f"{self._failed_starts} actors in a row did not start; last: {error}")
+        self._hire_at = self._clock() + 2.0**self._failed_starts
+
+    def _ended(self, worker: Worker, task: Task, result: Mapping[str, Any]) -> None:
+        worker.moved_at = self._clock()
+        # What was heard of this shard before is counted by its record from now on.
+        heard = dict(worker.progress)
+        heard.pop(task.shard.index, None)
+        worker.progress = heard
+        if "record" in result:
+            attempts = len(task.errors) + 1
+            self._on_record(ShardRecord(**{**result["record"], "attempts": attempts}))
+            return
+        if result["kind"] == "process":  # after a CUDA error a process is not to be trusted
+            self._dismiss(worker)
+        self._blame(task, result["error"])
+        if result["kind"] == "storage" and task.shard.index in self.quarantined:
+            raise TransientStorageError(result["error"])
+
+    def _lost(self, worker: Worker, reason: str) -> None:
+        """Take an actor off; its only shard is blamed, several in hand become suspects."""
+        self.actors_lost += 1
+        tasks = list(worker.tasks.values())
+        worker.tasks = {}
+        was_ready = worker.ready
+        self._dismiss(worker)
+        if not was_ready:
+            self._failed_start(reason, final=False)
+        for task in tasks:
+            task.suspect = True
+            if len(tasks) == 1:
+                self._blame(task, f"the actor died while it scored only this shard: {reason}")
+            else:
+                self._queue.append(task)
+
+    def _blame(self, task: Task, error: str) -> None:
+        task.errors.append(error)
+        if len(task.errors) >= self._faults.max_attempts:
+            self.quarantined[task.shard.index] = task.errors
+        else:
+            self.retries += 1
+            self._queue.append(task)
+
+    def _dismiss(self, worker: Worker) -> None:
+        """End an actor; what it still had in hand goes back to the queue without blame."""
+        self.workers.remove(worker)
+        self._engine.kill(worker.actor)
+        self._queue.extend(worker.tasks.values())
+
+    def _watch(self) -> None:
+        """Ask busy actors how far they are; end those that stand still; give up waiting for any."""
+        now = self._clock()
+        if not self.devices and now - self._started_at > self._faults.start_timeout_s:
+            raise StoppedError(
+                f"no actor started within {self._faults.start_timeout_s:.0f} s: "
+                f"{self._engine.describe()}"
+            )
+        if now - self._watched_at < WATCH_EVERY_S:
+            return
+        self._watched_at = now
+        for worker in [w for w in self.workers if w.tasks]:
+            if now - worker.moved_at > self._faults.stall_timeout_s:
+                stages = {i: stage for i, (stage, _, _) in worker.progress.items()}
+                self._lost(worker, f"no progress for {now - worker.moved_at:.0f} s, stages {stages}")
+            elif worker.asking is None:
+                worker.asking = self._engine.progress(worker.actor)
+
+    def _heard(self, worker: Worker, progress: Mapping[int, tuple[str, int, int]]) -> None:
+        worker.asking = None
+        in_hand = {task.shard.index for task in worker.tasks.values()}
+        progress = {index: state for index, state in progress.items() if index in in_hand}
+        if progress != worker.progress:
+            worker.moved_at = self._clock()
+        worker.progress = progress

@@ -1,0 +1,38 @@
+"""The footer of a Parquet object, by one small read or two: never the data."""
+
+from __future__ import annotations
+
+from batchinfer.arrow import pa, pq
+from batchinfer.errors import ShardError
+from batchinfer.storage import ObjectInfo, Store
+
+TAIL_BYTES = 64 * 1024  # what pyarrow reads first as well; most footers fit
+
+
+def read_footer(store: Store, info: ObjectInfo) -> pq.FileMetaData:
+    """The footer of exactly this version of an object.
+
+    Raises:
+        pa.ArrowException: it is not a Parquet object.
+        ObjectNotFoundError, ObjectChangedError: it is not there, or not this version.
+    """
+    tail = store.read(info.path, max(0, info.size - TAIL_BYTES), info.size, info.version)
+    needed = int.from_bytes(tail[-8:-4], "little") + 8 if tail.endswith(b"PAR1") else 0
+    if len(tail) < needed <= info.size:
+        tail = store.read(info.path, info.size - needed, info.size, info.version)
+    return pq.read_metadata(pa.BufferReader(tail))
+
+
+def read_object_metadata(store: Store, info: ObjectInfo) -> tuple[dict[str, str], int]:
+    """The footer's own words and the row count of an output object.
+
+    Raises:
+        ShardError: it is not a Parquet object.
+    """
+    try:
+        footer = read_footer(store, info)
+    except pa.ArrowException as error:
+        raise ShardError(f"{store.url(info.path)} is not a whole Parquet object: {error}") from error
+    words = {key.decode(): value.decode() for key, value in (footer.metadata or {}).items()
+             if key.startswith(b"batchinfer.")}  # fmt: skip
+    return words, footer.num_rows

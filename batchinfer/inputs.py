@@ -1,0 +1,147 @@
+"""A folder, a glob, a list of files -> the Parquet files to score, with their footers read."""
+
+from __future__ import annotations
+
+import re
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
+
+from batchinfer.arrow import pa, pq
+from batchinfer.errors import InputError, ObjectChangedError, ObjectNotFoundError
+from batchinfer.footer import read_footer
+from batchinfer.plan import InputFile, RowGroup
+from batchinfer.storage import ObjectInfo, Retry, Store, open_store
+
+SUFFIXES = (".parquet", ".parq", ".pq")
+FOOTER_THREADS = 16  # footers are small reads: latency, not bandwidth
+WILD = re.compile(r"[*?\[]")
+
+
+def list_inputs(
+    urls: Sequence[str],
+    options: Optional[Mapping[str, Any]] = None,
+    retry: Optional[Retry] = None,
+) -> list[tuple[Store, ObjectInfo]]:
+    """Every Parquet file that the URLs name, in the order given, each folder sorted by path.
+
+    A folder is taken whole, however deep; files and folders whose names begin with `_` or `.`
+    are left out, as Spark and pyarrow do, and so are files that do not end in .parquet, .parq
+    or .pq. A file that is named itself is taken whatever it is called.
+
+    Raises:
+        InputError: nothing was found under a URL, or one file was named twice.
+    """
+    found: list[tuple[Store, ObjectInfo]] = []
+    for url in urls:
+        store, path = open_store(url, options, retry)
+        infos = _expand(store, path)
+        if not infos:
+            raise InputError(
+                f"no Parquet file under {url}: expected a file, a folder with *.parquet below it, "
+                "or a glob that matches some"
+            )
+        found += [(store, info) for info in infos]
+    names = [store.url(info.path) for store, info in found]
+    twice = sorted({name for name in names if names.count(name) > 1}) if _repeats(names) else []
+    if twice:
+        raise InputError(
+            f"{len(twice)} input file(s) are named twice and would be scored twice, such as "
+            f"{twice[0]}; name each once"
+        )
+    return found
+
+
+def read_footers(
+    inputs: Sequence[tuple[Store, ObjectInfo]],
+    columns: Sequence[str],
+    check: Callable[[pa.Schema], Optional[str]],
+) -> list[InputFile]:
+    """Read every footer, several at a time; the data is not touched.
+
+    Args:
+        columns: the columns that will be read; their sizes decide how files are cut.
+        check: what is wrong with a file's schema, in words, or None.
+
+    Returns:
+        One record per input; one that cannot be read or does not fit carries its problem.
+    """
+    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
+        return list(pool.map(lambda one: _input_file(one[0], one[1], set(columns), check), inputs))
+
+
+def read_schema(store: Store, info: ObjectInfo) -> pa.Schema:
+    """The Arrow schema of one Parquet file."""
+    return read_footer(store, info).schema.to_arrow_schema()
+
+
+def _input_file(
+    store: Store, info: ObjectInfo, columns: set[str], check: Callable[[pa.Schema], Optional[str]]
+) -> InputFile:
+    url = store.url(info.path)
+    try:
+        footer = read_footer(store, info)
+        problem = check(footer.schema.to_arrow_schema())
+    except (pa.ArrowException, OSError, ObjectNotFoundError, ObjectChangedError) as error:
+        problem = f"not a readable Parquet file ({info.size} bytes): {_first_line(error)}"
+    if problem:
+        return InputFile(url, info.size, info.version, (), problem)
+    wanted = _leaf_numbers(footer, columns)
+    groups = (footer.row_group(number) for number in range(footer.num_row_groups))
+    sized = tuple(
+        RowGroup(g.num_rows, sum(g.column(leaf).total_uncompressed_size for leaf in wanted))
+        for g in groups
+    )
+    return InputFile(url, info.size, info.version, sized)
+
+
+def _leaf_numbers(footer: pq.FileMetaData, columns: set[str]) -> list[int]:
+    paths = (footer.schema.column(number).path for number in range(footer.num_columns))
+    return [number for number, path in enumerate(paths) if path.split(".")[0] in columns]
+
+
+def _expand(store: Store, path: str) -> list[ObjectInfo]:
+    info = store.info(path)
+    if info is not None:
+        return [info]
+    infos = _parquet_below(store, path)
+    wild = WILD.search(path)
+    if infos or not wild:
+        return infos
+    pattern = _glob_pattern(path)
+    folder = path[: wild.start()].rpartition("/")[0]
+    return [info for info in _parquet_below(store, folder) if pattern.match(info.path)]
+
+
+def _parquet_below(store: Store, folder: str) -> list[ObjectInfo]:
+    infos: Iterable[ObjectInfo] = store.list(folder)
+    return [i for i in infos if i.path.endswith(SUFFIXES) and _visible(i.path[len(folder) :])]
+
+
+def _visible(relative: str) -> bool:
+    parts = [part for part in relative.split("/") if part]
+    # "year=2024" is a hive folder; "_temporary" and ".hidden" are nobody's data.
+    return not any(part.startswith((".", "_")) for part in parts)
+
+
+def _glob_pattern(path: str) -> re.Pattern[str]:
+    """`*` and `?` stay within a folder, `**` does not; a matched folder gives all below it."""
+    tokens = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    pieces = re.split(r"(\*\*/|\*\*|\*|\?|\[!?[^]/]+\])", path)
+    pattern = "".join(
+        tokens.get(piece) or (_char_class(piece) if number % 2 else re.escape(piece))
+        for number, piece in enumerate(pieces)
+    )
+    return re.compile(pattern + r"(?:/.*)?\Z", re.DOTALL)
+
+
+def _char_class(piece: str) -> str:
+    body = piece[1:-1].replace("\\", r"\\")
+    return f"[^{body[1:]}]" if body.startswith("!") else f"[{body}]"
+
+
+def _repeats(names: Sequence[str]) -> bool:
+    return len(set(names)) != len(names)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,0 +1,126 @@
+"""What a scoring run is asked to do: frozen options that check themselves when they are made.
+
+Three subjects, three records: `ScoreOptions` says what is scored and changes the result,
+`ClusterOptions` says where it runs, `FaultOptions` says how long trouble is borne.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Mapping, Optional
+
+from batchinfer.errors import InputError
+
+DEVICES = ("auto", "cpu", "gpu")
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """What to score, with what, to where.
+
+    Attributes:
+        bundle: local folder of the converted model.
+        inputs: files, folders or globs, in the order in which their rows come out.
+        output: folder of the predictions.
+        columns: input name -> column name, where they differ.
+        keep: columns copied from input to output, in this order.
+        batch_rows: rows per session run; None is the model's own, else 256. Never changes results.
+        shard_bytes: bytes of input columns per output object; None is chosen from the input.
+        storage_options: of the fsspec file system. Secrets belong into the environment.
+        allow_unproven: score a bundle that has no passed parity report.
+    """
+
+    bundle: str
+    inputs: tuple[str, ...]
+    output: str
+    columns: Mapping[str, str] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
+    batch_rows: Optional[int] = None
+    shard_bytes: Optional[int] = None
+    storage_options: Mapping[str, Any] = field(default_factory=dict)
+    allow_unproven: bool = False
+
+    def __post_init__(self) -> None:
+        _require("bundle", self.bundle, "a folder", bool(self.bundle))
+        _require("input", self.inputs, "at least one file, folder or glob", bool(self.inputs))
+        _require("output", self.output, "a folder", bool(self.output))
+        distinct = len(set(self.keep)) == len(self.keep)
+        _require("keep", ",".join(self.keep), "each column once", distinct)
+        _positive("batch_rows", self.batch_rows)
+        _positive("shard_bytes", self.shard_bytes)
+
+    def result_options(self) -> dict[str, Any]:
+        """Those options that change what is written; part of the run's fingerprint."""
+        return {
+            "columns": dict(sorted(self.columns.items())),
+            "keep": list(self.keep),
+            "shard_bytes": self.shard_bytes,
+        }
+
+
+@dataclass(frozen=True)
+class ClusterOptions:
+    """Where the actors run.
+
+    Attributes:
+        address: of a running Ray cluster; None starts Ray on this machine, unless the
+            process is a Ray job already (RAY_ADDRESS is set).
+        device: gpu, cpu, or auto (gpu when the cluster has any).
+        actors: how many; None is as many as the cluster has room for, nodes that join included.
+        num_gpus: GPUs of a Ray that is started here; None is what the machine has. More than
+            that gives logical GPUs, to try a cluster run on a machine without.
+        gpus_per_actor: 1, or a fraction when several actors share a GPU.
+        cpus_per_actor: cores that an actor reserves and computes with on CPU; default 2.
+    """
+
+    address: Optional[str] = None
+    device: str = "auto"
+    actors: Optional[int] = None
+    num_gpus: Optional[int] = None
+    gpus_per_actor: float = 1.0
+    cpus_per_actor: int = 2
+
+    def __post_init__(self) -> None:
+        _require("device", self.device, f"one of {', '.join(DEVICES)}", self.device in DEVICES)
+        _positive("actors", self.actors)
+        _positive("cpus_per_actor", self.cpus_per_actor)
+        fits = 0 < self.gpus_per_actor <= 1
+        _require("gpus_per_actor", self.gpus_per_actor, "more than 0 and at most 1", fits)
+        at_least_none = self.num_gpus is None or self.num_gpus >= 0
+        _require("num_gpus", self.num_gpus, "0 or more", at_least_none)
+
+
+@dataclass(frozen=True)
+class FaultOptions:
+    """How long trouble is borne before something is given up.
+
+    Attributes:
+        max_attempts: tries of one shard before it is quarantined; a shard is only blamed for
+            the death of an actor that scored nothing else. Three, as Spark's task retries.
+        stall_timeout_s: seconds without any progress after which an actor is killed.
+        start_timeout_s: seconds that the first actor may take to start; covers an autoscaler
+            that has to bring a node (5 to 10 minutes on the usual clouds).
+        retry_budget_s: seconds that one storage operation is tried.
+        lease_ttl_s: seconds without a heartbeat after which a driver counts as gone.
+    """
+
+    max_attempts: int = 3
+    stall_timeout_s: float = 600.0
+    start_timeout_s: float = 900.0
+    retry_budget_s: float = 120.0
+    lease_ttl_s: float = 15.0
+
+    def __post_init__(self) -> None:
+        for name in ("max_attempts", "stall_timeout_s", "start_timeout_s", "lease_ttl_s"):
+            _positive(name, getattr(self, name))
+        not_negative = self.retry_budget_s >= 0
+        _require("retry_budget_s", self.retry_budget_s, "0 or more", not_negative)
+
+
+def _positive(name: str, value: Optional[float]) -> None:
+    _require(name, value, "more than 0", value is None or value > 0)
+
+
+def _require(name: str, found: Any, expected: str, holds: bool) -> None:
+    if not holds:
+        raise InputError(f"{name}: expected {expected}; found {found!r}")

@@ -1,0 +1,142 @@
+"""Predictions and rejected rows -> whole Parquet objects that say what they are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Mapping, Sequence
+
+import numpy as np
+
+from batchinfer.arrow import pa, pq
+from batchinfer.errors import ShardError
+from batchinfer.plan import Shard
+from batchinfer.schema import Columns
+from batchinfer.shard_reader import Reject
+from batchinfer.signature import Signature
+
+ROW_GROUP_ROWS = 65536
+ROW_GROUP_BYTES = 16 << 20  # fewer rows where predictions are wide
+MOST_INPUTS_NAMED = 64  # in an object's footer; the plan names all
+
+
+class PredictionWriter:
+    """Builds one Parquet object in memory from kept columns and outputs, batch by batch.
+
+    Row groups are cut at fixed rows, so that the batch size never changes what is written.
+    """
+
+    def __init__(self, columns: Columns, metadata: Mapping[str, str]) -> None:
+        self.num_rows = 0
+        self._schema = columns.output_schema
+        self._kept = columns.kept
+        self._group_rows = _row_group_rows(self._schema, columns.signature)
+        self._pending: list[pa.Table] = []
+        self._pending_rows = 0
+        self._sink = pa.BufferOutputStream()
+        self._writer = _parquet_writer(self._sink, self._schema, metadata)
+
+    def add(self, kept: Sequence[pa.Table], outputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Append rows; all arguments hold the same rows in the same order."""
+        arrays = [to_arrow(array, self._schema.field(name).type) for name, array in outputs.items()]
+        table = pa.Table.from_arrays(arrays, names=list(outputs))
+        if self._kept.names:
+            both = pa.concat_tables(kept)
+            for position, name in enumerate(self._kept.names):
+                table = table.add_column(position, self._kept.field(name), both.column(name))
+        self._pending.append(table.select(self._schema.names))
+        self._pending_rows += table.num_rows
+        self.num_rows += table.num_rows
+        while self._pending_rows >= self._group_rows:
+            self._write(self._group_rows)
+
+    def finish(self) -> pa.Buffer:
+        """The whole object, reopened and counted.
+
+        Raises:
+            ShardError: the object does not hold the rows that were added.
+        """
+        if self._pending_rows:
+            self._write(self._pending_rows)
+        self._writer.close()
+        data = self._sink.getvalue()
+        found = pq.read_metadata(pa.BufferReader(data)).num_rows
+        if found != self.num_rows:
+            raise ShardError(f"wrote {self.num_rows} rows, the finished object holds {found}")
+        return data
+
+    def _write(self, num_rows: int) -> None:
+        whole = pa.concat_tables(self._pending)
+        self._writer.write_table(whole.slice(0, num_rows).combine_chunks(), row_group_size=num_rows)
+        self._pending = [whole.slice(num_rows)]
+        self._pending_rows -= num_rows
+
+
+def rejects_object(
+    rejects: Sequence[Reject], kept: pa.Schema, metadata: Mapping[str, str]
+) -> pa.Buffer:
+    """One Parquet object of rejected rows: file, row, reason, kept columns."""
+    schema = pa.schema(
+        [("_file", pa.string()), ("_row", pa.int64()), ("_reason", pa.string()), *kept]
+    )
+    table = pa.table(
+        [[r.url for r in rejects], [r.row for r in rejects], [r.reason for r in rejects]],
+        names=["_file", "_row", "_reason"],
+    )
+    if kept.names:
+        rows = pa.concat_tables([r.kept for r in rejects])
+        for name in kept.names:
+            table = table.append_column(kept.field(name), rows.column(name))
+    sink = pa.BufferOutputStream()
+    with _parquet_writer(sink, schema, metadata) as writer:
+        writer.write_table(table.cast(schema))
+    return sink.getvalue()
+
+
+def object_metadata(shard: Shard, fingerprint: str) -> dict[str, str]:
+    """What an output object says about itself; the same for every attempt."""
+    named = shard.segments[:MOST_INPUTS_NAMED]
+    inputs = [
+        {"url": s.url, "version": s.version, "first_row": s.first_row, "rows": s.num_rows}
+        for s in named
+    ]
+    return {
+        "batchinfer.fingerprint": fingerprint,
+        "batchinfer.shard": str(shard.index),
+        "batchinfer.unit": shard.unit,
+        "batchinfer.rows_in": str(shard.num_rows),
+        "batchinfer.inputs": json.dumps(inputs, sort_keys=True),
+    }
+
+
+def to_arrow(array: np.ndarray[Any, Any], column: pa.DataType) -> pa.Array:
+    """An output of shape (n, *row_shape) as an Arrow array, without copying where it is dense."""
+    types, dims = [column], array.shape
+    for _ in dims[1:]:
+        types.append(types[-1].value_type)
+    flat = np.ascontiguousarray(array).reshape(-1)
+    if array.dtype == object:
+        leaf = pa.array(list(flat), type=types[-1])
+    else:
+        leaf = pa.array(flat.astype(types[-1].to_pandas_dtype(), copy=False), type=types[-1])
+    for depth in range(len(dims) - 1, 0, -1):
+        width = dims[depth]
+        if pa.types.is_fixed_size_list(types[depth - 1]):
+            leaf = pa.FixedSizeListArray.from_arrays(leaf, width)
+        else:
+            count = int(np.prod(dims[:depth]))
+            offsets = np.arange(0, count * width + 1, width) if width else np.zeros(count + 1)
+            leaf = pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), leaf)
+    return leaf
+
+
+def _row_group_rows(schema: pa.Schema, signature: Signature) -> int:
+    values = sum(int(np.prod([d or 1 for d in spec.row_shape])) for spec in signature.outputs)
+    return max(1024, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // (4 * max(1, values))))
+
+
+def _parquet_writer(sink: Any, schema: pa.Schema, metadata: Mapping[str, str]) -> pq.ParquetWriter:
+    # Dictionaries of floats cost four times the write and save nothing (measured); strings keep it.
+    texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    return pq.ParquetWriter(
+        sink, schema.with_metadata(dict(metadata)), use_dictionary=texts or False, compression="snappy"
+    )

@@ -1,0 +1,204 @@
+"""Everything that can be found out before an actor starts: model, input, output, plan, what is done.
+
+Nothing is written here but a probe object that is removed again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Mapping, Optional, Sequence
+
+from batchinfer.arrow import pa
+from batchinfer.bundle import Bundle
+from batchinfer.commit import adopt
+from batchinfer.errors import (
+    BundleError,
+    InputError,
+    OutputConflictError,
+    SchemaError,
+    StorageError,
+    TransientStorageError,
+)
+from batchinfer.footer import read_footer
+from batchinfer.inputs import list_inputs, read_footers
+from batchinfer.ledger import ShardRecord, read_ledger, reconcile
+from batchinfer.options import FaultOptions, ScoreOptions
+from batchinfer.plan import ShardPlan, check_unchanged, make_plan
+from batchinfer.run_folder import (
+    STATE,
+    SUCCESS,
+    RunFolder,
+    check_same_run,
+    run_record,
+    visible,
+)
+from batchinfer.schema import Columns, choose_columns
+from batchinfer.scorer import choose_batch_rows
+from batchinfer.storage import ObjectInfo, Retry, Store, open_store
+
+LOG = logging.getLogger("batchinfer")
+ADOPT_THREADS = 16
+SCHEMAS_TRIED = 20  # files looked at for one that fits, before the whole input is refused
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that can start.
+
+    Attributes:
+        bundle, columns, folder, plan: opened and checked against each other.
+        run: what `run.json` holds, or will hold.
+        started_before: `run.json` is there already.
+        done: shards that are committed; `adopted` those of them that the ledger did not know.
+        finished: `_SUCCESS` is there.
+        exclusive: the output store refuses a taken name.
+    """
+
+    bundle: Bundle
+    columns: Columns
+    folder: RunFolder
+    plan: ShardPlan
+    run: Mapping[str, Any]
+    started_before: bool
+    done: Mapping[int, ShardRecord]
+    adopted: tuple[ShardRecord, ...]
+    finished: bool
+    exclusive: bool
+
+    @property
+    def fingerprint(self) -> str:
+        return str(self.run["fingerprint"])
+
+
+def prepare(options: ScoreOptions, faults: FaultOptions) -> PreparedRun:
+    """Open, list, read footers, plan, and compare with what the output holds.
+
+    Raises:
+        InputError: of any kind; nothing was written.
+    """
+    retry = Retry(faults.retry_budget_s)
+    bundle = _open_bundle(options)
+    choose_batch_rows(bundle.signature, options.batch_rows)
+    store, path = open_store(options.output, options.storage_options, retry)
+    folder = RunFolder(store, path)
+    _check_apart(options, folder)
+    inputs = list_inputs(options.inputs, options.storage_options, retry)
+    columns = _fitting_columns(bundle, options, inputs)
+    listing = folder.list()
+    result_options = options.result_options()
+    run = folder.read_json(f"{STATE}/run.json")
+    if run is None:
+        _check_empty(folder, listing)
+        plan = _plan(inputs, columns, options)
+        run = run_record(bundle.digest, plan, result_options)
+        done, adopted = {}, ()
+        started_before = False
+    else:
+        check_same_run(folder.url, run, bundle.digest, result_options)
+        plan = folder.read_plan(run)
+        found = [(s.url(i.path), i.size, i.version) for s, i in inputs]
+        check_unchanged(plan, found)
+        done, adopted = _what_is_done(folder, plan, str(run["fingerprint"]), listing)
+        started_before = True
+    return PreparedRun(
+        bundle, columns, folder, plan, run, started_before, done, adopted,
+        finished=SUCCESS in listing, exclusive=_probe(folder),
+    )  # fmt: skip
+
+
+def _open_bundle(options: ScoreOptions) -> Bundle:
+    bundle = Bundle.open(os.path.abspath(options.bundle))
+    if not bundle.parity_passed and not options.allow_unproven:
+        raise BundleError(
+            f"bundle {options.bundle} has no passed parity report: nothing proves that it computes "
+            "what the TPU model did. Convert it again with --reference, or score it all the same "
+            "with --allow-unproven."
+        )
+    return bundle
+
+
+def _check_apart(options: ScoreOptions, folder: RunFolder) -> None:
+    """Predictions among the inputs would be scored by the next run."""
+    output = folder.url.rstrip("/") + "/"
+    for url in options.inputs:
+        store, path = open_store(url, options.storage_options)
+        given = store.url(path).rstrip("/") + "/"
+        if given.startswith(output) or output.startswith(given):
+            raise InputError(
+                f"input {url} and output {options.output} lie inside each other; expected the "
+                "predictions in a folder of their own"
+            )
+
+
+def _fitting_columns(
+    bundle: Bundle, options: ScoreOptions, inputs: Sequence[tuple[Store, ObjectInfo]]
+) -> Columns:
+    """The columns of the first file that fits the model; one bad first file is not the whole input."""
+    refused: Optional[SchemaError] = None
+    unreadable = ""
+    for store, info in inputs[:SCHEMAS_TRIED]:
+        try:
+            schema = read_footer(store, info).schema.to_arrow_schema()
+            return choose_columns(bundle.signature, options.columns, options.keep, schema)
+        except SchemaError as error:
+            refused = refused or SchemaError(f"{store.url(info.path)}: {error}")
+        except pa.ArrowException as error:
+            unreadable = unreadable or f"{store.url(info.path)} ({info.size} bytes): {error}"
+    raise refused or InputError(
+        f"none of the first {min(len(inputs), SCHEMAS_TRIED)} input files is readable Parquet, "
+        f"such as {unreadable}"
+    )
+
+
+def _plan(
+    inputs: Sequence[tuple[Store, ObjectInfo]], columns: Columns, options: ScoreOptions
+) -> ShardPlan:
+    files = read_footers(inputs, columns.names, columns.problem)
+    for file in [file for file in files if file.problem][:SCHEMAS_TRIED]:
+        LOG.warning("%s will be quarantined: %s", file.url, file.problem)
+    return make_plan(files, options.shard_bytes)
+
+
+def _check_empty(folder: RunFolder, listing: Mapping[str, ObjectInfo]) -> None:
+    strays = sorted(visible(listing)) + [name for name in (SUCCESS,) if name in listing]
+    if strays:
+        raise OutputConflictError(
+            f"{folder.url} holds {len(strays)} object(s) that no run of batchinfer put there, such "
+            f"as {strays[0]}; expected an empty folder or one that a run was started in"
+        )
+
+
+def _what_is_done(
+    folder: RunFolder, plan: ShardPlan, fingerprint: str, listing: Mapping[str, ObjectInfo]
+) -> tuple[dict[int, ShardRecord], tuple[ShardRecord, ...]]:
+    done, unrecorded = reconcile(folder, plan, fingerprint, listing, read_ledger(folder, listing))
+    with ThreadPoolExecutor(ADOPT_THREADS) as pool:
+        adopted = tuple(
+            pool.map(lambda one: adopt(folder, fingerprint, plan.shards[one[0]], one[1]), unrecorded)
+        )
+    return {**done, **{record.shard: record for record in adopted}}, adopted
+
+
+def _probe(folder: RunFolder) -> bool:
+    """Whether the output can be written, and refuses a taken name.
+
+    Raises:
+        InputError: it cannot be written.
+    """
+    try:
+        exclusive = folder.store.creates_exclusively(folder.at(f"{STATE}/probe"), uuid.uuid4().hex)
+    except TransientStorageError:
+        raise
+    except StorageError as error:
+        raise InputError(f"output {folder.url} cannot be written: {error}") from error
+    if not exclusive:
+        LOG.warning(
+            "%s does not refuse to overwrite an existing object; make sure that only one run "
+            "writes there",
+            folder.url,
+        )
+    return exclusive

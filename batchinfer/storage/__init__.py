@@ -1,0 +1,62 @@
+"""The door to object stores: one `Store` per kind, made from a URL by `open_store`."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Mapping, Optional, Tuple
+
+from batchinfer.errors import InputError
+from batchinfer.storage.retry import Retry
+from batchinfer.storage.store import ObjectInfo, RangeReader, Store
+
+__all__ = ["ObjectInfo", "RangeReader", "Retry", "Store", "open_store", "protocol_of"]
+
+PROTOCOLS = {"": "local", "file": "local", "memory": "memory", "s3": "s3", "s3a": "s3", "gs": "gcs"}
+
+
+def open_store(
+    url: str,
+    options: Optional[Mapping[str, Any]] = None,
+    retry: Optional[Retry] = None,
+) -> Tuple[Store, str]:
+    """The store that a URL points into, and the path inside it.
+
+    Args:
+        url: a local path, or file://, s3://, gs:// or memory:// (tests; one process only).
+        options: arguments of the fsspec file system, such as `client_kwargs`; unused locally.
+        retry: how long transient failures are tried again.
+
+    Raises:
+        InputError: another protocol, URL chaining (`::`), or control characters.
+    """
+    protocol = protocol_of(url)
+    path = url.partition("://")[2] if "://" in url else url
+    retry = retry or Retry()
+    if protocol == "local":
+        from batchinfer.storage.local import LocalStore
+
+        return LocalStore(retry), os.path.abspath(path)
+    if protocol == "memory":
+        from batchinfer.storage.memory import MemoryStore
+
+        return MemoryStore(retry), path.strip("/")
+    if protocol == "s3":
+        from batchinfer.storage.s3 import S3Store
+
+        return S3Store(options or {}, retry), path.strip("/")
+    from batchinfer.storage.gcs import GcsStore
+
+    return GcsStore(options or {}, retry), path.strip("/")
+
+
+def protocol_of(url: str) -> str:
+    """`local`, `memory`, `s3` or `gcs`."""
+    if "::" in url or any(ord(char) < 32 for char in url):
+        raise InputError(f"{url!r}: expected one plain path or URL, without `::` or control characters")
+    scheme = url.partition("://")[0] if "://" in url else ""
+    if scheme not in PROTOCOLS:
+        raise InputError(
+            f"{url}: expected a local path or a URL that starts with "
+            f"{', '.join(name + '://' for name in PROTOCOLS if name)}; found {scheme}://"
+        )
+    return PROTOCOLS[scheme]
