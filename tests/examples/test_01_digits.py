@@ -18,6 +18,7 @@ import pytest
 pytestmark = [
     pytest.mark.skipif(sys.version_info >= (3, 8), reason="the example trains with TensorFlow 1.15"),
     pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore"),  # TensorFlow 1.15's own, when it is imported
 ]
 
 PROJECT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
