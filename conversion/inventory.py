@@ -77,15 +77,19 @@ def refuse(graph_def: Any) -> None:
         UnsupportedOpsError: with every op that stands in the way.
     """
     found = refusals(graph_def)
-    if not found:
-        return
+    if found:
+        raise UnsupportedOpsError(message(found) + "\nNothing was written.")
+
+
+def message(found: Tuple[Refusal, ...]) -> str:
+    """All refusals as one text."""
     lines = [
         f"  {entry.op} x{entry.count}, such as {entry.example}\n      {entry.why}"
         for entry in found
     ]
-    raise UnsupportedOpsError(
+    return (
         f"{len(found)} kind(s) of ops that the outputs need cannot run, or would run wrongly, "
-        "on a CPU or GPU:\n" + "\n".join(lines) + "\nNothing was written."
+        "on a CPU or GPU:\n" + "\n".join(lines)
     )
 
 
@@ -102,8 +106,6 @@ def why_refused(node: Any, functions: Set[str] = frozenset(), inside: bool = Fal
     for prefix, reason in REFUSED:
         if not why and node.op.startswith(prefix):
             why = reason
-    if not why and node.op.startswith("TPUReplicated"):
-        why = REFUSED[-1][1]
     return why or _why_not_run(node)
 
 

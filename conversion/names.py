@@ -152,15 +152,29 @@ DEFAULT_DROPS = (
 def assign(
     checkpoint: Iterable[VariableSpec], graph: Iterable[GraphVariable], rules: Rules
 ) -> Mapping:
-    """Match the checkpoint with the graph, both under their new names.
-
-    The renames apply to the checkpoint's names and to the graph's, so that the bundle's
-    variables carry the new names and a checkpoint with other names can be brought to the graph's.
+    """A total mapping, or an error.
 
     Raises:
         MappingError: a variable without source or rule, another shape or dtype, two sources for
             one target, two graph variables under one new name, or a rename that matches
             nothing; all of them in one list.
+    """
+    mapping, problem = match(checkpoint, graph, rules)
+    if problem:
+        raise MappingError(problem)
+    return mapping
+
+
+def match(
+    checkpoint: Iterable[VariableSpec], graph: Iterable[GraphVariable], rules: Rules
+) -> Tuple[Mapping, str]:
+    """Match the checkpoint with the graph, both under their new names, as far as it goes.
+
+    The renames apply to the checkpoint's names and to the graph's, so that the bundle's
+    variables carry the new names and a checkpoint with other names can be brought to the graph's.
+
+    Returns:
+        What fits, and one text that lists everything that does not ("" when all does).
     """
     checkpoint, graph = tuple(checkpoint), tuple(graph)
     drops, sources = _sorted_by_target(checkpoint, rules)
@@ -184,18 +198,17 @@ def assign(
         else:
             assignments.append(Assignment(found[0], variable, target))
     for source in (one for group in sources.values() for one in group):
-        if source.name not in read:
-            drop = _first_match(source.name, DEFAULT_DROPS)
-            if drop:
-                drops.append(Dropped(source.name, drop.reason))
-            else:
-                problems.add("no rule for", [source], [])
+        drop = _first_match(source.name, DEFAULT_DROPS)
+        if source.name not in read and drop:
+            drops.append(Dropped(source.name, drop.reason))
+        elif source.name not in read:
+            problems.add("no rule for", [source], [])
     names = [spec.name for spec in checkpoint] + [variable.spec.name for variable in graph]
     for rename in rules.renames:
         if not any(re.fullmatch(rename.pattern, name) for name in names):
             problems.add_text("matches nothing", f"rename {rename}")
-    problems.raise_if_any()
-    return Mapping(tuple(assignments), tuple(sorted(drops, key=lambda drop: drop.name)))
+    mapping = Mapping(tuple(assignments), tuple(sorted(drops, key=lambda drop: drop.name)))
+    return mapping, problems.text()
 
 
 def _sorted_by_target(
@@ -234,11 +247,12 @@ class _Problems:
             self._lines.append(f"  {what:<15}{line}")
             what = ""
 
-    def raise_if_any(self) -> None:
-        if self._count:
-            places = "1 place" if self._count == 1 else f"{self._count} places"
-            raise MappingError(
-                f"checkpoint (+) and graph (-) differ in {places}:\n"
-                + "\n".join(self._lines)
-                + "\nAdd a rename or a drop (with its reason) to the rules file."
-            )
+    def text(self) -> str:
+        if not self._count:
+            return ""
+        places = "1 place" if self._count == 1 else f"{self._count} places"
+        return (
+            f"checkpoint (+) and graph (-) differ in {places}:\n"
+            + "\n".join(self._lines)
+            + "\nAdd a rename or a drop (with its reason) to the rules file."
+        )

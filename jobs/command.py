@@ -20,6 +20,15 @@ EXIT_STATUS_HELP = (
 )
 
 
+class _Formatter(argparse.HelpFormatter):
+    """Shows a default where there is one that the help text does not tell already."""
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        text = action.help or ""
+        told = "default" in text or action.default in (None, False, argparse.SUPPRESS)
+        return text if told else text + " (default: %(default)s)"
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser whose flags can also stand in the YAML file given by `--config`.
 
@@ -31,7 +40,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(
             epilog=EXIT_STATUS_HELP,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=_Formatter,
             allow_abbrev=False,
             **kwargs,
         )
@@ -74,12 +83,13 @@ def run(
 
     Args:
         read: gives the parsed flags.
-        call: returns what is printed; a key `exit_status` becomes the exit status (default 0).
+        call: returns what is printed; a key `exit_status` becomes the exit status (default 0),
+            and a key `text` is printed as it is in place of the JSON line.
     """
     try:
         result = call(read())
         status = int(result.pop("exit_status", EXIT_OK))
-        print(json.dumps(result, sort_keys=False), flush=True)
+        print(result["text"] if "text" in result else json.dumps(result, sort_keys=False), flush=True)
     except BatchinferError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         status = error.exit_code

@@ -1,0 +1,238 @@
+"""A source -> what it holds and what conversion would do with it; reads only."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping, Optional, Tuple
+
+from batchinfer.errors import InputError
+from batchinfer.tf1 import tf
+from conversion import inventory, names, tables, tensors, variables
+from conversion.checkpoint import read_specs
+from conversion.graph import Edge, GraphView, every_node
+from conversion.lowering import Request, require_whole
+from conversion.source import KINDS, Source, tags_of
+from conversion.surgery import REWRITES, operate, sweep
+
+KEPT = "kept"
+NOT_NEEDED = "not needed by the outputs"
+
+
+@dataclass(frozen=True)
+class OpCount:
+    """An op of the artifact.
+
+    Attributes:
+        op: its name.
+        count: nodes of it, in the main graph and in functions.
+        needed: how many of them the outputs need.
+        fate: what conversion does with those.
+    """
+
+    op: str
+    count: int
+    needed: int
+    fate: str
+
+
+@dataclass(frozen=True)
+class VariableFate:
+    """A variable of the checkpoint, and what conversion does with it."""
+
+    spec: names.VariableSpec
+    fate: str
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Everything that `jobs/inspect.py` shows.
+
+    Attributes:
+        signatures: by name: inputs and outputs, by name: `tensor  dtype[shape]`.
+        candidates: the same for a graph without signatures: what looks like one.
+        command: the conversion that works, or that would if the problems were solved.
+        problems: what stands in the way, as `convert` would say it.
+    """
+
+    source: Source
+    num_nodes: int
+    num_functions: int
+    signatures: Mapping[str, Mapping[str, Mapping[str, str]]]
+    candidates: Mapping[str, Mapping[str, str]]
+    ops: Tuple[OpCount, ...]
+    variables: Tuple[VariableFate, ...]
+    command: str
+    problems: Tuple[str, ...]
+
+    def to_json(self) -> Dict[str, Any]:
+        return {
+            "source": self.source.path,
+            "kind": self.source.kind,
+            "tags": list(tags_of(self.source)),
+            "checkpoint": self.source.checkpoint,
+            "nodes": self.num_nodes,
+            "functions": self.num_functions,
+            "signatures": self.signatures,
+            "candidates": self.candidates,
+            "ops": [vars(one) for one in self.ops],
+            "variables": [
+                {**vars(one.spec), "fate": one.fate} for one in self.variables
+            ],
+            "convert": self.command,
+            "problems": list(self.problems),
+        }
+
+
+def inspect(source: Source, request: Request, rules_path: Optional[str] = None) -> Inspection:
+    """Go through the conversion without writing, and note where it would stop."""
+    problems: List[str] = []
+    try:
+        require_whole(source)
+    except InputError as error:
+        problems.append(str(error))
+    if source.meta_graph is None:
+        fates = _variable_fates(source, (), request.rules, problems)
+        return Inspection(source, 0, 0, {}, {}, (), fates, "", tuple(problems))
+    graph_def = source.meta_graph.graph_def
+    chosen = _chosen(source, request, problems)
+    graph, ops, found = _operated(source, chosen, problems)
+    return Inspection(
+        source=source,
+        num_nodes=sum(1 for _ in every_node(graph_def)),
+        num_functions=len(graph_def.library.function),
+        signatures=_signatures(source, graph),
+        candidates=_candidates(source, graph),
+        ops=ops,
+        variables=_variable_fates(source, found, request.rules, problems),
+        command=_command(source, request, chosen, rules_path),
+        problems=tuple(problems),
+    )
+
+
+def _chosen(source: Source, request: Request, problems: List[str]) -> tensors.Tensors:
+    """What convert would take; for a graph without signatures the candidates."""
+    try:
+        return tensors.choose_tensors(source, request.inputs, request.outputs, request.signature)
+    except InputError as error:
+        inputs, outputs = tensors.candidates(source.meta_graph.graph_def)
+        if source.meta_graph.signature_def or not (inputs and outputs):
+            problems.append(str(error))
+        return tensors.Tensors(inputs, outputs)
+
+
+def _operated(
+    source: Source, chosen: tensors.Tensors, problems: List[str]
+) -> Tuple[Optional[Any], Tuple[OpCount, ...], Tuple[names.GraphVariable, ...]]:
+    """The source's tf.Graph, its ops with their fates, and the variables that are needed."""
+    original = source.meta_graph.graph_def
+    graph = None
+    try:
+        graph = tensors.imported(original, source.path)
+        anchored, chosen = tensors.anchor(original, chosen, source.path)
+        roots = [Edge.parse(tensor).node for tensor in chosen.outputs.values()]
+        roots += tables.table_initialisers(anchored, roots)
+        needed = sweep.sweep(GraphView(anchored, roots))[0] if roots else anchored
+        cleaned = operate(anchored, roots or [node.name for node in anchored.node])[0]
+        refused = inventory.refusals(cleaned)
+        if refused:
+            problems.append(inventory.message(refused))
+        keys = variables.saver_keys(source.meta_graph)
+        found = variables.graph_variables(cleaned, keys) if roots else ()
+        return graph, _census(original, needed, refused), found
+    except InputError as error:
+        problems.append(str(error))
+        return graph, _census(original, original, inventory.refusals(original)), ()
+
+
+def _census(
+    original: Any, needed: Any, refused: Tuple[inventory.Refusal, ...]
+) -> Tuple[OpCount, ...]:
+    counts = Counter(node.op for _, node in every_node(original))
+    reached = Counter(node.op for _, node in every_node(needed))
+    fates = {op: fate for rewrite in REWRITES for op, fate in rewrite.fates.items()}
+    fates.update({one.op: f"REFUSED: {one.why}" for one in refused})
+    return tuple(
+        OpCount(op, counts[op], reached[op], fates.get(op, KEPT) if reached[op] else NOT_NEEDED)
+        for op in sorted(counts)
+    )
+
+
+def _variable_fates(
+    source: Source,
+    found: Tuple[names.GraphVariable, ...],
+    rules: names.Rules,
+    problems: List[str],
+) -> Tuple[VariableFate, ...]:
+    if source.checkpoint is None:
+        return ()
+    specs = read_specs(source.checkpoint)
+    mapping, problem = names.match(specs, found, rules)
+    if problem and found:
+        problems.append(problem)
+    fates = {drop.name: f"dropped: {drop.reason}" for drop in mapping.drops}
+    for one in mapping.assignments:
+        same = one.target == one.source.name
+        fates[one.source.name] = KEPT if same else f"renamed to {one.target}"
+    unmatched = "no rule for it" if found else "model variable"
+    return tuple(VariableFate(spec, fates.get(spec.name, unmatched)) for spec in specs)
+
+
+def _signatures(source: Source, graph: Any) -> Dict[str, Dict[str, Dict[str, str]]]:
+    return {
+        name: {
+            "inputs": {key: _described(graph, info) for key, info in sorted(one.inputs.items())},
+            "outputs": {key: _described(graph, info) for key, info in sorted(one.outputs.items())},
+        }
+        for name, one in sorted(source.meta_graph.signature_def.items())
+    }
+
+
+def _described(graph: Any, info: Any) -> str:
+    """`tensor  dtype[shape]` from a TensorInfo, its shape from the graph where it has none."""
+    dtype = tf.as_dtype(info.dtype)
+    shape = tf.TensorShape(info.tensor_shape)
+    return f"{info.name}  {dtype.name}{_dims(shape)}"
+
+
+def _candidates(source: Source, graph: Any) -> Dict[str, Dict[str, str]]:
+    if source.meta_graph.signature_def or graph is None:
+        return {}
+    inputs, outputs = tensors.candidates(source.meta_graph.graph_def)
+    return {
+        kind: {name: _tensor(graph, tensor) for name, tensor in named.items()}
+        for kind, named in (("inputs", inputs), ("outputs", outputs))
+    }
+
+
+def _tensor(graph: Any, name: str) -> str:
+    tensor = graph.get_tensor_by_name(name)
+    return f"{name}  {tensor.dtype.name}{_dims(tensor.shape)}"
+
+
+def _dims(shape: Any) -> str:
+    if shape.ndims is None:
+        return " of unknown rank"
+    dims = shape.as_list()
+    return "[" + ", ".join("?" if dim is None else str(dim) for dim in dims) + "]"
+
+
+def _command(
+    source: Source, request: Request, chosen: tensors.Tensors, rules_path: Optional[str]
+) -> str:
+    """The conversion with these flags, as one would type it."""
+    words = ["python", "jobs/convert.py", source.path]
+    if source.kind == "meta_graph" and source.checkpoint:
+        words += ["--checkpoint", source.checkpoint]
+    if request.inputs or not source.meta_graph.signature_def:
+        words += tensors.flags_for(chosen.inputs, chosen.outputs).split(" ")
+    elif request.signature != "serving_default":
+        words += ["--signature", request.signature]
+    if rules_path:
+        words += ["--rules", rules_path]
+    return " ".join(shlex.quote(word) for word in words + ["--out", "BUNDLE"])
+
+
+def kind_of(source: Source) -> str:
+    return KINDS[source.kind]

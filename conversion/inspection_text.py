@@ -1,0 +1,89 @@
+"""An inspection -> text for a terminal of 100 columns."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Iterable, List, Mapping
+
+from conversion.inspection import KEPT, NOT_NEEDED, Inspection, kind_of
+from conversion.source import tags_of
+
+WIDTH = 100
+
+
+def as_text(found: Inspection) -> str:
+    """What it is, its tensors, its ops, its variables, what stands in the way, what to type."""
+    parts = [_head(found), _tensors(found), _ops(found), _variables(found), _end(found)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _head(found: Inspection) -> str:
+    source = found.source
+    lines = [f"{source.path}", f"  kind        {kind_of(source)}"]
+    if tags_of(source):
+        lines.append(f"  tags        {', '.join(tags_of(source))}")
+    if source.meta_graph is not None:
+        lines.append(f"  graph       {found.num_nodes} nodes, {found.num_functions} functions")
+    lines.append(f"  checkpoint  {source.checkpoint or 'none found'}")
+    return "\n".join(lines)
+
+
+def _tensors(found: Inspection) -> str:
+    lines: List[str] = []
+    for name, signature in found.signatures.items():
+        lines += [f"SIGNATURE {name}"] + _sides(signature)
+    if found.candidates:
+        lines += ["NO SIGNATURE; these look like inputs and outputs"] + _sides(found.candidates)
+    return "\n".join(lines)
+
+
+def _sides(sides: Mapping[str, Mapping[str, str]]) -> List[str]:
+    return [
+        f"  {kind[:-1]:<7} {name:<16} {text}"
+        for kind in ("inputs", "outputs")
+        for name, text in sides[kind].items()
+    ] or ["  none"]
+
+
+def _ops(found: Inspection) -> str:
+    if not found.ops:
+        return ""
+    treated = [op for op in found.ops if op.fate not in (KEPT, NOT_NEEDED)]
+    kept = [f"{op.op} x{op.needed}" for op in found.ops if op.fate == KEPT]
+    rest = [f"{op.op} x{op.count - op.needed}" for op in found.ops if op.count > op.needed]
+    lines = ["OPS"]
+    for op in treated:
+        head = f"  {op.op:<28} x{op.needed:<5} "
+        lines += textwrap.wrap(head + op.fate, WIDTH, subsequent_indent=" " * len(head))
+    return "\n".join(lines + _listed("kept", kept) + _listed(NOT_NEEDED, rest))
+
+
+def _listed(title: str, words: Iterable[str]) -> List[str]:
+    """`title: a, b, c` over as many lines as needed; a word is never broken."""
+    unbroken = ", ".join(word.replace(" ", "\0") for word in words)
+    if not unbroken:
+        return []
+    lines = textwrap.wrap(
+        f"  {title}: {unbroken}", WIDTH, subsequent_indent="    ", break_long_words=False,
+        break_on_hyphens=False,
+    )  # fmt: skip
+    return [line.replace("\0", " ") for line in lines]
+
+
+def _variables(found: Inspection) -> str:
+    if not found.variables:
+        return ""
+    width = min(48, max(len(one.spec.name) for one in found.variables))
+    lines = [f"VARIABLES of the checkpoint ({len(found.variables)})"]
+    for one in sorted(found.variables, key=lambda one: one.fate.startswith("dropped")):
+        shape = "?" if one.spec.shape is None else ", ".join(map(str, one.spec.shape))
+        kind = f"{one.spec.dtype}[{shape}]"
+        lines.append(f"  {one.spec.name:<{width}}  {kind:<24}  {one.fate}")
+    return "\n".join(lines)
+
+
+def _end(found: Inspection) -> str:
+    if found.problems:
+        stops = "\n".join(f"- {problem}" for problem in found.problems)
+        return "CANNOT BE CONVERTED AS IT IS\n" + textwrap.indent(stops, "  ")
+    return "CONVERT\n  " + found.command

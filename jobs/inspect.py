@@ -1,0 +1,45 @@
+"""Show what a TPU artifact holds and what convert.py would do with it; writes nothing."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+if __package__ in (None, ""):
+    # The project's folder in place of jobs/, where this file would shadow the standard `inspect`.
+    sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+import argparse
+from typing import Any, Dict
+
+from jobs.command import Parser, pairs, run
+from jobs.convert import artifact_flags
+
+
+def read(argv: Any = None) -> argparse.Namespace:
+    parser = Parser(prog="inspect.py", description=__doc__)
+    artifact_flags(parser)
+    parser.add_argument("--json", action="store_true", help="print the same as JSON")
+    return parser.read(argv)
+
+
+def call(flags: argparse.Namespace) -> Dict[str, Any]:
+    from conversion.inspection import inspect
+    from conversion.inspection_text import as_text
+    from conversion.lowering import Request
+    from conversion.rules import read_rules
+    from conversion.source import open_source
+
+    source = open_source(flags.source, flags.checkpoint)
+    request = Request(
+        pairs(flags.input, "--input"),
+        pairs(flags.output, "--output"),
+        flags.signature,
+        read_rules(flags.rules),
+    )
+    found = inspect(source, request, flags.rules)
+    return found.to_json() if flags.json else {"text": as_text(found)}
+
+
+if __name__ == "__main__":
+    run(read, call)
