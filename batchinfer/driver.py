@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
+from dataclasses import replace
 from typing import Any, Iterator, Mapping, Optional
 
 from batchinfer.actors import RayEngine, ScoringJob
 from batchinfer.cluster import StopSignal, connected, wants_gpu
-from batchinfer.commit import CommitError
 from batchinfer.dispatcher import Dispatcher
 from batchinfer.errors import (
     EXIT_GAVE_UP,
     EXIT_OK,
     EXIT_STOPPED,
+    CommitError,
     OutputConflictError,
     StoppedError,
     StorageError,
@@ -23,7 +24,7 @@ from batchinfer.errors import (
 from batchinfer.lease import Heart, Lease, acquire
 from batchinfer.ledger import Ledger, ShardRecord, success_record
 from batchinfer.options import ClusterOptions, FaultOptions, ScoreOptions
-from batchinfer.prepare import PreparedRun, prepare
+from batchinfer.prepare import PreparedRun, prepare, what_is_done
 from batchinfer.progress import ProgressDisplay
 from batchinfer.report import build_report, plan_files
 from batchinfer.run_folder import STATE, SUCCESS, part_name, plan_name, rejects_name, visible
@@ -52,10 +53,10 @@ def run(options: ScoreOptions, cluster: ClusterOptions, faults: FaultOptions) ->
     if prepared.finished and len(done) == len(plan.shards):
         return _report(prepared, "done", done, [], None, started)
     if len(done) == len(plan.shards):
-        with _holding(prepared, faults) as (lease, heart):
-            return _finish(prepared, done, list(prepared.adopted), None, lease, started)
+        with _holding(prepared, faults) as (prepared, lease, _):
+            return _finish(prepared, prepared.done, [], None, lease, started)
     with connected(cluster), StopSignal().installed() as stop:
-        with _holding(prepared, faults) as (lease, heart):
+        with _holding(prepared, faults) as (prepared, lease, heart):
             return _score(prepared, options, cluster, faults, lease, heart, stop, started)
 
 
@@ -168,20 +169,31 @@ def _audit(prepared: PreparedRun, done: Mapping[int, ShardRecord]) -> None:
 
 
 @contextlib.contextmanager
-def _holding(prepared: PreparedRun, faults: FaultOptions) -> Iterator[tuple[Lease, Heart]]:
+def _holding(
+    prepared: PreparedRun, faults: FaultOptions
+) -> Iterator[tuple[PreparedRun, Lease, Heart]]:
     """The lease, with `run.json` in place; released at the end, however it comes."""
     lease = acquire(prepared.folder, faults.lease_ttl_s)
     heart = Heart(lease, faults.lease_ttl_s)
     heart.start()
     try:
-        if not prepared.started_before:
+        if prepared.started_before:
+            prepared = _look_again(prepared)
+        else:
             _write_run(prepared, lease)
-        yield lease, heart
+        yield prepared, lease, heart
     finally:
         heart.stop()
         if heart.lost is None:
             with _despite_storage("release the lease"):
                 lease.release()
+
+
+def _look_again(prepared: PreparedRun) -> PreparedRun:
+    """What is done, now that nobody else hands out shards: the last holder's actors outlive it."""
+    folder = prepared.folder
+    done, adopted = what_is_done(folder, prepared.plan, prepared.fingerprint, folder.list())
+    return replace(prepared, done=done, adopted=adopted)
 
 
 def _write_run(prepared: PreparedRun, lease: Lease) -> None:
@@ -236,7 +248,7 @@ def _report(
         prepared.run,
         prepared.plan,
         done,
-        [*prepared.adopted, *scored] if dispatcher else scored,
+        [*prepared.adopted, *scored],
         dispatcher.quarantined if dispatcher else {},
         seconds=now - started,
         seconds_scoring=now - ready_at if ready_at else 0.0,

@@ -94,11 +94,11 @@ class Heart(threading.Thread):
         self.lost: Optional[BatchinferError] = None
         self._lease = lease
         self._pause_s = ttl_s / BEATS_PER_TTL
-        self._stop = threading.Event()
+        self._ended = threading.Event()
 
     def run(self) -> None:
         counter = 0
-        while not self._stop.wait(self._pause_s):
+        while not self._ended.wait(self._pause_s):
             counter += 1
             try:
                 self._lease.check()
@@ -108,7 +108,7 @@ class Heart(threading.Thread):
                 return
 
     def stop(self) -> None:
-        self._stop.set()
+        self._ended.set()
         self.join()
 
 

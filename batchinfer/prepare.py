@@ -102,7 +102,7 @@ def prepare(options: ScoreOptions, faults: FaultOptions) -> PreparedRun:
         plan = folder.read_plan(run)
         found = [(s.url(i.path), i.size, i.version) for s, i in inputs]
         check_unchanged(plan, found)
-        done, adopted = _what_is_done(folder, plan, str(run["fingerprint"]), listing)
+        done, adopted = what_is_done(folder, plan, str(run["fingerprint"]), listing)
         started_before = True
     return PreparedRun(
         bundle, columns, folder, plan, run, started_before, done, adopted,
@@ -172,9 +172,14 @@ def _check_empty(folder: RunFolder, listing: Mapping[str, ObjectInfo]) -> None:
         )
 
 
-def _what_is_done(
+def what_is_done(
     folder: RunFolder, plan: ShardPlan, fingerprint: str, listing: Mapping[str, ObjectInfo]
 ) -> tuple[dict[int, ShardRecord], tuple[ShardRecord, ...]]:
+    """The committed shards in a listing; second, those of them that the ledger did not know.
+
+    Raises:
+        OutputConflictError: the listing and the ledger contradict each other.
+    """
     done, unrecorded = reconcile(folder, plan, fingerprint, listing, read_ledger(folder, listing))
     with ThreadPoolExecutor(ADOPT_THREADS) as pool:
         adopted = tuple(
