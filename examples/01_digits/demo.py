@@ -16,6 +16,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PROJECT = os.path.dirname(os.path.dirname(HERE))
+WIDTH = 110  # characters of a JSON result's entry that are shown
 OWN_FOLDERS = ["train", "artifacts", "data", "bundle", "bundle_saved_model", "predictions"]
 
 
@@ -58,11 +59,19 @@ def run(command):
         whole, cwd=PROJECT, env=unbuffered, stdout=subprocess.PIPE, universal_newlines=True
     ) as process:
         for line in process.stdout:
-            print(line, end="", flush=True)
             lines.append(line.rstrip("\n"))
+            print(readable(lines[-1]), flush=True)
     if process.returncode:
         raise subprocess.CalledProcessError(process.returncode, whole)
     return lines
+
+
+def readable(line):
+    """A line as it is, or if it is a command's JSON result, one cut line for each entry."""
+    if not line.startswith("{"):
+        return line
+    entries = [f"  {name}: {json.dumps(value)}" for name, value in json.loads(line).items()]
+    return "\n".join(text if len(text) <= WIDTH else text[:WIDTH] + "..." for text in entries)
 
 
 def start_over(root):

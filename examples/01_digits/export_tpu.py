@@ -41,7 +41,7 @@ def export_rewrite(model_dir, out):
         image = tf.placeholder(tf.uint8, (BATCH_SIZE,) + digits.IMAGE_SHAPE, name="image")
 
         def predict(image):
-            params = {"use_tpu": True, "batch_size": BATCH_SIZE}
+            params = {"use_tpu": True, "use_bfloat16": True, "batch_size": BATCH_SIZE}
             spec = model_fn({"image": image}, None, tf.estimator.ModeKeys.PREDICT, params)
             return spec.predictions["probabilities"], spec.predictions["classes"]
 

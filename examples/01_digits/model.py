@@ -23,12 +23,13 @@ def model_fn(features, labels, mode, params):
     Args:
         features: {"image": uint8 [N, 8, 8, 1]}, pixels 0 to 16.
         labels: int32 [N]; None to predict.
-        params: `use_tpu` and `batch_size` from TPUEstimator; `learning_rate`, `model_dir`.
+        params: `use_tpu` and `batch_size` from TPUEstimator; `use_bfloat16`, `learning_rate` and
+            `model_dir` from us.
     """
-    dtype = tf.bfloat16 if params["use_tpu"] else tf.float32
+    dtype = tf.bfloat16 if params["use_bfloat16"] else tf.float32
     images = tf.cast(features["image"], dtype) * (1 / 16)
 
-    if params["use_tpu"]:
+    if params["use_bfloat16"]:
         with tf.tpu.bfloat16_scope():
             logits = network(images)
         logits = tf.cast(logits, tf.float32)

@@ -22,6 +22,7 @@ def predict_without_tpu(model_dir, images):
     """
     with tf.Graph().as_default(), tf.Session() as session:
         image = tf.placeholder(tf.uint8, (None,) + IMAGE_SHAPE)
-        spec = model_fn({"image": image}, None, tf.estimator.ModeKeys.PREDICT, {"use_tpu": False})
+        params = {"use_tpu": False, "use_bfloat16": False}
+        spec = model_fn({"image": image}, None, tf.estimator.ModeKeys.PREDICT, params)
         tf.train.Saver().restore(session, tf.train.latest_checkpoint(model_dir))
         return session.run(spec.predictions, {image: np.asarray(images, np.uint8)})

@@ -29,7 +29,11 @@ def make_estimator(model_dir, use_tpu=False, session_config=None, **kwargs):
         config=tf.estimator.tpu.RunConfig(
             model_dir=model_dir, tf_random_seed=1, session_config=session_config
         ),
-        params={"learning_rate": LEARNING_RATE, "model_dir": model_dir},
+        params={
+            "use_bfloat16": use_tpu,
+            "learning_rate": LEARNING_RATE,
+            "model_dir": model_dir,
+        },
         train_batch_size=BATCH_SIZE,
         eval_batch_size=BATCH_SIZE,
         predict_batch_size=BATCH_SIZE,

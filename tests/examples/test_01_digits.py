@@ -129,14 +129,18 @@ def test_the_rewrite_metagraph_holds_tpu_ops_bfloat16_and_a_signature(walk, tf):
         "TPUReplicatedOutput": 2,
         "TPUCompilationResult": 1,
     } == tpu
-    convolution = next(node for node in meta.graph_def.node if node.op == "Conv2D")
-    assert tf.bfloat16 == convolution.attr["T"].type
+    assert tf.bfloat16 == convolution_dtype(meta.graph_def.node)
     signature = meta.signature_def["serving_default"]
     assert {"image": ("image:0", [128, 8, 8, 1])} == tensors(signature.inputs)
     assert {
         "probabilities": ("probabilities:0", [128, 10]),
         "classes": ("classes:0", [128]),
     } == tensors(signature.outputs)
+
+
+def convolution_dtype(nodes):
+    (dtype,) = [node.attr["T"].type for node in nodes if node.op == "Conv2D"]
+    return dtype
 
 
 def tensors(infos):
@@ -159,7 +163,8 @@ def test_the_saved_model_has_only_the_tpu_graph_its_body_in_the_function_library
     assert {"serve", "tpu"} == set(meta.meta_info_def.tags)
     assert 1 == sum(node.op == "TPUPartitionedCall" for node in meta.graph_def.node)
     (function,) = meta.graph_def.library.function
-    assert {"Conv2D", "TPUReplicateMetadata"} < {node.op for node in function.node_def}
+    assert tf.bfloat16 == convolution_dtype(function.node_def)
+    assert "TPUReplicateMetadata" in {node.op for node in function.node_def}
     assert {
         "global_step",
         "tpu_cnn_model/conv/kernel",
@@ -277,6 +282,13 @@ def test_the_demo_prints_a_command_and_what_it_says_and_stops_when_it_fails(load
         "$ python -c print('one\\ntwo')\none\ntwo\n$ python -c raise SystemExit(75)\n"
         == capfd.readouterr().out
     )
+
+
+def test_the_demo_shows_a_json_result_entry_by_entry(load):
+    demo = load("demo")
+    assert "accuracy 0.97" == demo.readable("accuracy 0.97")
+    assert '  rows_in: 3\n  stages: {"read": 1}' == demo.readable('{"rows_in": 3, "stages": {"read": 1}}')
+    assert demo.WIDTH + len("...") == len(demo.readable('{"long": "%s"}' % ("x" * 200)))
 
 
 def test_every_row_is_scored_once_and_equals_plain_tensorflow(walk):
