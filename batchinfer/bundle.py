@@ -1,4 +1,4 @@
-"""The bundle on disk: a SavedModel whose `assets.extra/bundle.json` says what it is and proves it whole.
+"""The bundle on disk: a SavedModel whose `assets.extra/bundle.json` proves it whole.
 
     bundle/
       saved_model.pb                 tag `serve`, signature `serving_default`

@@ -34,7 +34,7 @@ def type_problem(column: pa.DataType, spec: TensorSpec) -> Optional[str]:
 
 
 def bad_rows(array: pa.Array, spec: TensorSpec) -> Dict[int, str]:
-    """The rows that cannot be fed, each with its reason; found by halving, so clean data is fast."""
+    """The rows that cannot be fed, with reasons; found by halving, so that clean data is fast."""
     if _row_problem(array, spec) is None:
         return {}
     if len(array) == 1:

@@ -128,7 +128,9 @@ class Dispatcher:
         if now - self._capacity_at >= CAPACITY_EVERY_S:
             self._capacity, self._capacity_at = self._actors or self._engine.capacity(), now
         shards = len(self._queue) + sum(len(worker.tasks) for worker in self.workers)
-        while self._queue and now >= self._hire_at and len(self.workers) < min(self._capacity, shards):
+        while (
+            self._queue and now >= self._hire_at and len(self.workers) < min(self._capacity, shards)
+        ):
             actor = self._engine.spawn()
             self.workers.append(Worker(actor, self._engine.start(actor), now))
 
@@ -136,9 +138,10 @@ class Dispatcher:
         """Idle actors first; a second shard in hand only when nobody is idle; suspects alone."""
         for in_hand in range(SHARDS_IN_HAND):
             for worker in self.workers:
-                if self._queue and len(worker.tasks) == in_hand and worker.has_room():
-                    if not (in_hand and self._queue[0].suspect):
-                        self._give(worker, self._queue.popleft())
+                if not self._queue or len(worker.tasks) != in_hand or not worker.has_room():
+                    continue
+                if not (in_hand and self._queue[0].suspect):
+                    self._give(worker, self._queue.popleft())
         if not self._queue:
             for worker in [w for w in self.workers if not w.tasks]:
                 self._dismiss(worker)  # so that an autoscaler can take its node away
@@ -191,7 +194,9 @@ class Dispatcher:
         if final and not self.devices:
             raise InputError(f"an actor cannot start: {error}")
         if self._failed_starts >= FAILED_STARTS and not any(w.ready for w in self.workers):
-            raise StoppedError(f"{self._failed_starts} actors in a row did not start; last: {error}")
+            raise StoppedError(
+                f"{self._failed_starts} actors in a row did not start; last: {error}"
+            )
         self._hire_at = self._clock() + 2.0**self._failed_starts
 
     def _ended(self, worker: Worker, task: Task, result: Mapping[str, Any]) -> None:
@@ -254,7 +259,9 @@ class Dispatcher:
         for worker in [w for w in self.workers if w.tasks]:
             if now - worker.moved_at > self._faults.stall_timeout_s:
                 stages = {i: stage for i, (stage, _, _) in worker.progress.items()}
-                self._lost(worker, f"no progress for {now - worker.moved_at:.0f} s, stages {stages}")
+                self._lost(
+                    worker, f"no progress for {now - worker.moved_at:.0f} s, stages {stages}"
+                )
             elif worker.asking is None:
                 worker.asking = self._engine.progress(worker.actor)
 

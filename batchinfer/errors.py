@@ -1,7 +1,7 @@
 """The one error tree; a type says what the caller can do about it.
 
 BatchinferError
-├── InputError               fix the input, the bundle or the options; nothing was written   (exit 2)
+├── InputError               fix the input, the bundle or the options; nothing was written  (exit 2)
 │   ├── BundleError            the bundle is not whole, not proven, or not ours
 │   ├── SchemaError            the data does not fit the model's signature
 │   ├── OutputConflictError    the output folder belongs to another run

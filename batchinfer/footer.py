@@ -32,7 +32,9 @@ def read_object_metadata(store: Store, info: ObjectInfo) -> tuple[dict[str, str]
     try:
         footer = read_footer(store, info)
     except pa.ArrowException as error:
-        raise ShardError(f"{store.url(info.path)} is not a whole Parquet object: {error}") from error
+        raise ShardError(
+            f"{store.url(info.path)} is not a whole Parquet object: {error}"
+        ) from error
     words = {key.decode(): value.decode() for key, value in (footer.metadata or {}).items()
              if key.startswith(b"batchinfer.")}  # fmt: skip
     return words, footer.num_rows

@@ -58,7 +58,9 @@ class Ledger:
         """Write what was added since the last flush as one segment."""
         if not self._pending:
             return
-        lines = "".join(json.dumps(asdict(record), sort_keys=True) + "\n" for record in self._pending)
+        lines = "".join(
+            json.dumps(asdict(record), sort_keys=True) + "\n" for record in self._pending
+        )
         name = f"{STATE}/ledger/{self._epoch:06d}-{self._number:06d}.jsonl"
         self._folder.store.create(self._folder.at(name), lines.encode())
         self._number += 1
@@ -104,7 +106,8 @@ def reconcile(
             problems.append(f"missing          {name} (the ledger says it was committed)")
         elif record is not None and info is not None and record.size_bytes != info.size:
             problems.append(
-                f"changed          {name}: committed with {record.size_bytes} bytes, found {info.size}"
+                f"changed          {name}: committed with {record.size_bytes} bytes, "
+                f"found {info.size}"
             )
         elif record is not None:
             done[index] = record
@@ -132,4 +135,4 @@ def success_record(fingerprint: str, done: Mapping[int, ShardRecord]) -> dict[st
     }
 
 
-__all__ = ["Ledger", "ShardRecord", "read_ledger", "reconcile", "success_record", "SUCCESS"]
+__all__ = ["SUCCESS", "Ledger", "ShardRecord", "read_ledger", "reconcile", "success_record"]

@@ -1,4 +1,4 @@
-"""Bounded stages on threads: read ahead, map in order. An error comes out where results are asked for."""
+"""Bounded stages on threads; an error comes out where the results are asked for."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def read_ahead(items: Iterable[T], ahead: int) -> Iterator[Iterator[T]]:
 def ordered_map(
     function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int
 ) -> Iterator[R]:
-    """`map` on `workers` threads, results in order, at most `ahead` items begun before the consumer.
+    """`map` on `workers` threads, in order, at most `ahead` items begun before the consumer.
 
     The first error is raised in its place; what had begun after it is finished and dropped.
     """

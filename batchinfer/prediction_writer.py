@@ -136,7 +136,12 @@ def _row_group_rows(schema: pa.Schema, signature: Signature) -> int:
 
 def _parquet_writer(sink: Any, schema: pa.Schema, metadata: Mapping[str, str]) -> pq.ParquetWriter:
     # Dictionaries of floats cost four times the write and save nothing (measured); strings keep it.
-    texts = [f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    texts = [
+        f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
+    ]
     return pq.ParquetWriter(
-        sink, schema.with_metadata(dict(metadata)), use_dictionary=texts or False, compression="snappy"
+        sink,
+        schema.with_metadata(dict(metadata)),
+        use_dictionary=texts or False,
+        compression="snappy",
     )

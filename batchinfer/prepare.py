@@ -1,4 +1,4 @@
-"""Everything that can be found out before an actor starts: model, input, output, plan, what is done.
+"""All that can be found out before an actor starts: model, input, output, plan, what is done.
 
 Nothing is written here but a probe object that is removed again.
 """
@@ -91,19 +91,19 @@ def prepare(options: ScoreOptions, faults: FaultOptions) -> PreparedRun:
     listing = folder.list()
     result_options = options.result_options()
     run = folder.read_json(f"{STATE}/run.json")
+    started_before = run is not None
     if run is None:
         _check_empty(folder, listing)
         plan = _plan(inputs, columns, options)
         run = run_record(bundle.digest, plan, result_options)
-        done, adopted = {}, ()
-        started_before = False
+        done: dict[int, ShardRecord] = {}
+        adopted: tuple[ShardRecord, ...] = ()
     else:
         check_same_run(folder.url, run, bundle.digest, result_options)
         plan = folder.read_plan(run)
         found = [(s.url(i.path), i.size, i.version) for s, i in inputs]
         check_unchanged(plan, found)
         done, adopted = what_is_done(folder, plan, str(run["fingerprint"]), listing)
-        started_before = True
     return PreparedRun(
         bundle, columns, folder, plan, run, started_before, done, adopted,
         finished=SUCCESS in listing, exclusive=_probe(folder),
@@ -137,7 +137,7 @@ def _check_apart(options: ScoreOptions, folder: RunFolder) -> None:
 def _fitting_columns(
     bundle: Bundle, options: ScoreOptions, inputs: Sequence[tuple[Store, ObjectInfo]]
 ) -> Columns:
-    """The columns of the first file that fits the model; one bad first file is not the whole input."""
+    """The columns of the first file that fits the model; one bad file is not the whole input."""
     refused: Optional[SchemaError] = None
     unreadable = ""
     for store, info in inputs[:SCHEMAS_TRIED]:
@@ -183,7 +183,9 @@ def what_is_done(
     done, unrecorded = reconcile(folder, plan, fingerprint, listing, read_ledger(folder, listing))
     with ThreadPoolExecutor(ADOPT_THREADS) as pool:
         adopted = tuple(
-            pool.map(lambda one: adopt(folder, fingerprint, plan.shards[one[0]], one[1]), unrecorded)
+            pool.map(
+                lambda one: adopt(folder, fingerprint, plan.shards[one[0]], one[1]), unrecorded
+            )
         )
     return {**done, **{record.shard: record for record in adopted}}, adopted
 

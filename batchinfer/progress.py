@@ -40,7 +40,7 @@ class ProgressDisplay:
             )  # fmt: skip
 
     def show(self, rows: int, note: str) -> None:
-        """Show that `rows` rows are scored, earlier runs included; at most as often as is useful."""
+        """Show that `rows` rows are scored, earlier runs included; no oftener than is useful."""
         now = self._clock()
         if self._started_at is None and rows > self._before:
             self._started_at = now

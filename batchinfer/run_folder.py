@@ -1,14 +1,14 @@
 """The output folder: the name of each object in it, and the record of whose run it is.
 
-    OUTPUT/part-<index>-<unit8>-<run8>.parquet   one committed shard
-    OUTPUT/_SUCCESS                              all shards are there; written last
-    OUTPUT/_batchinfer/run.json                  whose output this is; written first
-    OUTPUT/_batchinfer/plan-<sha16>.parquet      the shards
-    OUTPUT/_batchinfer/lease/                    which driver may write (lease.py)
-    OUTPUT/_batchinfer/ledger/                   what is done (ledger.py)
-    OUTPUT/_batchinfer/rejects/                  rejected rows, one object per shard that has some
-    OUTPUT/_batchinfer/quarantine.json           shards given up
-    OUTPUT/_batchinfer/report.json               how the last run went
+OUTPUT/part-<index>-<unit8>-<run8>.parquet   one committed shard
+OUTPUT/_SUCCESS                              all shards are there; written last
+OUTPUT/_batchinfer/run.json                  whose output this is; written first
+OUTPUT/_batchinfer/plan-<sha16>.parquet      the shards
+OUTPUT/_batchinfer/lease/                    which driver may write (lease.py)
+OUTPUT/_batchinfer/ledger/                   what is done (ledger.py)
+OUTPUT/_batchinfer/rejects/                  rejected rows, one object per shard that has some
+OUTPUT/_batchinfer/quarantine.json           shards given up
+OUTPUT/_batchinfer/report.json               how the last run went
 """
 
 from __future__ import annotations

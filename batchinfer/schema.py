@@ -51,7 +51,9 @@ class Columns:
                 lines.append(f"no column {kept.name!r} to keep")
             elif plain(schema.field(kept.name).type) != kept.type:
                 found = schema.field(kept.name).type
-                lines.append(f"column {kept.name!r} is {found}, in the first file it is {kept.type}")
+                lines.append(
+                    f"column {kept.name!r} is {found}, in the first file it is {kept.type}"
+                )
         return "; ".join(lines) or None
 
 
@@ -71,7 +73,9 @@ def choose_columns(
         if name not in inputs
     ]
     outputs = {spec.name for spec in signature.outputs}
-    problems += [f"kept column {name!r} has the name of an output" for name in keep if name in outputs]
+    problems += [
+        f"kept column {name!r} has the name of an output" for name in keep if name in outputs
+    ]
     fields = [
         pa.field(name, plain(schema.field(name).type) if name in schema.names else pa.null())
         for name in keep
@@ -85,7 +89,8 @@ def choose_columns(
     if problems:
         found = ", ".join(f"{field.name}: {field.type}" for field in schema)
         raise SchemaError(
-            "the data does not fit the model:\n  " + "\n  ".join("; ".join(problems).split("; "))
+            "the data does not fit the model:\n  "
+            + "\n  ".join("; ".join(problems).split("; "))
             + f"\nthe model takes  {'; '.join(map(str, signature.inputs))}"
             + f"\nthe file has     {found}"
             + "\nName a column for an input with --map INPUT=COLUMN, kept columns with --keep."

@@ -64,7 +64,8 @@ class ShardReader:
         if row != segment.first_row + segment.num_rows:
             raise ShardError(
                 f"{segment.url}: expected {segment.num_rows} rows in row groups "
-                f"[{segment.first_row_group}, {segment.stop_row_group}), read {row - segment.first_row}"
+                f"[{segment.first_row_group}, {segment.stop_row_group}), "
+                f"read {row - segment.first_row}"
             )
 
     def _record_batches(self, segment: Segment) -> Iterator[pa.RecordBatch]:

@@ -11,8 +11,9 @@ from batchinfer.errors import BundleError
 
 # The dtypes that Parquet, numpy and both TensorFlows share. "string" is bytes of any length.
 DTYPES = (
-    "bool int8 int16 int32 int64 uint8 uint16 uint32 uint64 float16 float32 float64 string"
-).split()
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64", "string"),
+)
 
 
 @dataclass(frozen=True)

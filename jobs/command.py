@@ -1,4 +1,4 @@
-"""What every command in jobs/ does alike: flags or a YAML file in, one JSON line and an exit status out."""
+"""What every command does alike: flags or a YAML file in, a JSON line and an exit status out."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ class Parser(argparse.ArgumentParser):
             **kwargs,
         )
         self.add_argument(
-            "--config", metavar="FILE.yaml", help="read flags from a YAML file; flags given here win"
+            "--config",
+            metavar="FILE.yaml",
+            help="read flags from a YAML file; flags given here win",
         )
 
     def read(self, argv: Optional[Sequence[str]] = None) -> argparse.Namespace:
@@ -89,7 +91,9 @@ def run(
     try:
         result = call(read())
         status = int(result.pop("exit_status", EXIT_OK))
-        print(result["text"] if "text" in result else json.dumps(result, sort_keys=False), flush=True)
+        print(
+            result["text"] if "text" in result else json.dumps(result, sort_keys=False), flush=True
+        )
     except BatchinferError as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
         status = error.exit_code
@@ -147,6 +151,7 @@ def _read_config(path: str, known: set) -> Dict[str, Any]:
     unknown = sorted(set(config) - known)
     if unknown:
         raise InputError(
-            f"--config {path}: unknown key(s) {', '.join(unknown)}; known: {', '.join(sorted(known))}"
+            f"--config {path}: unknown key(s) {', '.join(unknown)}; "
+            f"known: {', '.join(sorted(known))}"
         )
     return config

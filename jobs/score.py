@@ -1,7 +1,7 @@
 """Score Parquet with a converted bundle on Ray; the same command again continues.
 
-    python jobs/score.py --bundle BUNDLE --input DATA --output PREDICTIONS --map image=pixels --keep id
-    ray job submit --working-dir . -- python jobs/score.py --config score.yaml
+python jobs/score.py --bundle BUNDLE --input DATA --output PREDICTIONS --map image=pixels --keep id
+ray job submit --working-dir . -- python jobs/score.py --config score.yaml
 """
 
 from __future__ import annotations
@@ -27,36 +27,89 @@ def read() -> argparse.Namespace:
     parser = Parser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--bundle", required=True, metavar="FOLDER", help="the converted model")
-    add("--input", required=True, metavar="URL,...",
-        help="Parquet to score: folders, files, globs; rows come out in this order")
-    add("--output", required=True, metavar="URL", help="folder of the predictions, in its own place")
+    add(
+        "--input",
+        required=True,
+        metavar="URL,...",
+        help="Parquet to score: folders, files, globs; rows come out in this order",
+    )
+    add(
+        "--output", required=True, metavar="URL", help="folder of the predictions, in its own place"
+    )
     add("--map", metavar="INPUT=COLUMN,...", help="the column for an input, where names differ")
     add("--keep", metavar="COLUMN,...", help="columns to copy to the output, such as keys")
-    add("--batch-rows", type=int, metavar="ROWS",
-        help="rows per run of the model; never changes results (default: the model's own, or 256)")
-    add("--shard-mib", type=float, metavar="MIB",
-        help="input per output object (default: 1/64 of the input, at least 1, at most 128)")
-    add("--device", choices=("auto", "cpu", "gpu"), default=where.device,
-        help="auto is gpu where the cluster has one")
+    add(
+        "--batch-rows",
+        type=int,
+        metavar="ROWS",
+        help="rows per run of the model; never changes results (default: the model's own, or 256)",
+    )
+    add(
+        "--shard-mib",
+        type=float,
+        metavar="MIB",
+        help="input per output object (default: 1/64 of the input, at least 1, at most 128)",
+    )
+    add(
+        "--device",
+        choices=("auto", "cpu", "gpu"),
+        default=where.device,
+        help="auto is gpu where the cluster has one",
+    )
     add("--actors", type=int, help="how many (default: as many as the cluster has room for)")
-    add("--gpus-per-actor", type=float, default=where.gpus_per_actor,
-        help="a fraction lets actors share a GPU")
-    add("--cpus-per-actor", type=int, default=where.cpus_per_actor,
-        help="cores of an actor that computes on CPU")
-    add("--num-gpus", type=int, metavar="N",
-        help="start Ray here with N logical GPUs (default: what the machine has)")
-    add("--address", help="join this Ray cluster (default: the one this job runs on, else start one)")
+    add(
+        "--gpus-per-actor",
+        type=float,
+        default=where.gpus_per_actor,
+        help="a fraction lets actors share a GPU",
+    )
+    add(
+        "--cpus-per-actor",
+        type=int,
+        default=where.cpus_per_actor,
+        help="cores of an actor that computes on CPU",
+    )
+    add(
+        "--num-gpus",
+        type=int,
+        metavar="N",
+        help="start Ray here with N logical GPUs (default: what the machine has)",
+    )
+    add(
+        "--address",
+        help="join this Ray cluster (default: the one this job runs on, else start one)",
+    )
     add("--max-attempts", type=int, default=defaults.max_attempts, help="tries of a shard")
-    add("--stall-timeout-s", type=float, default=defaults.stall_timeout_s,
-        help="seconds without progress until an actor is replaced")
-    add("--start-timeout-s", type=float, default=defaults.start_timeout_s,
-        help="seconds until the first actor must have started")
-    add("--retry-budget-s", type=float, default=defaults.retry_budget_s,
-        help="seconds that one storage operation is tried")
-    add("--lease-ttl-s", type=float, default=defaults.lease_ttl_s,
-        help="seconds of silence after which another driver counts as gone")
-    add("--allow-unproven", action="store_true", default=False,
-        help="score a bundle that has no passed parity report")
+    add(
+        "--stall-timeout-s",
+        type=float,
+        default=defaults.stall_timeout_s,
+        help="seconds without progress until an actor is replaced",
+    )
+    add(
+        "--start-timeout-s",
+        type=float,
+        default=defaults.start_timeout_s,
+        help="seconds until the first actor must have started",
+    )
+    add(
+        "--retry-budget-s",
+        type=float,
+        default=defaults.retry_budget_s,
+        help="seconds that one storage operation is tried",
+    )
+    add(
+        "--lease-ttl-s",
+        type=float,
+        default=defaults.lease_ttl_s,
+        help="seconds of silence after which another driver counts as gone",
+    )
+    add(
+        "--allow-unproven",
+        action="store_true",
+        default=False,
+        help="score a bundle that has no passed parity report",
+    )
     parser.set_defaults(storage_options={})  # only in --config: it may hold an endpoint
     return parser.read()
 

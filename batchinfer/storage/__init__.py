@@ -52,7 +52,9 @@ def open_store(
 def protocol_of(url: str) -> str:
     """`local`, `memory`, `s3` or `gcs`."""
     if "::" in url or any(ord(char) < 32 for char in url):
-        raise InputError(f"{url!r}: expected one plain path or URL, without `::` or control characters")
+        raise InputError(
+            f"{url!r}: expected one plain path or URL, without `::` or control characters"
+        )
     scheme = url.partition("://")[0] if "://" in url else ""
     if scheme not in PROTOCOLS:
         raise InputError(

@@ -21,7 +21,7 @@ PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT,
 
 
 class LocalStore(Store):
-    """The file system. `os.link` refuses a taken name, and a linked file is whole from the start."""
+    """The file system. `os.link` refuses a taken name; a linked file is whole from the start."""
 
     def info(self, path: str) -> Optional[ObjectInfo]:
         try:

@@ -74,7 +74,10 @@ class S3Store(Store):
 
     def list(self, path: str) -> Iterator[ObjectInfo]:
         bucket, _, key = path.partition("/")
-        arguments: Dict[str, Any] = {"Bucket": bucket, "Prefix": key.rstrip("/") + "/" if key else ""}
+        arguments: Dict[str, Any] = {
+            "Bucket": bucket,
+            "Prefix": key.rstrip("/") + "/" if key else "",
+        }
         while True:
             page = self._call("list_objects_v2", path, **arguments)
             for entry in page.get("Contents", ()):
@@ -126,7 +129,9 @@ class S3Store(Store):
             what,
             lambda: _translated(
                 what,
-                lambda: sync(self._fs.loop, _request, function, arguments, timeout=REQUEST_TIMEOUT_S),
+                lambda: sync(
+                    self._fs.loop, _request, function, arguments, timeout=REQUEST_TIMEOUT_S
+                ),
             ),
         )
 
@@ -148,8 +153,12 @@ async def _request(function: Callable[..., Any], arguments: Dict[str, Any]) -> D
 def _translated(what: str, operation: Callable[[], Dict[str, Any]]) -> Dict[str, Any]:
     """Run a request; its failure as the error that says what the caller can do."""
     import aiohttp
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-    from botocore.exceptions import ParamValidationError
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        NoCredentialsError,
+        ParamValidationError,
+    )
 
     try:
         return operation()
