@@ -1,4 +1,4 @@
-"""The files for Ray's cluster launcher, held against Ray's own validation and an imitation of EC2."""
+"""The files for Ray's cluster launcher against Ray's own validation and an imitation of EC2."""
 
 from __future__ import annotations
 
@@ -45,29 +45,29 @@ def test_ray_refuses_a_misspelt_key_so_the_validation_is_not_idle(name):
 def test_workers_scale_from_zero_and_say_beforehand_that_they_have_one_gpu(name):
     config = load(name)
     _, worker = node_types(util.prepare_config(config))
-    assert (0, 8, 8) == (worker["min_workers"], worker["max_workers"], config["max_workers"])
-    assert {"CPU": 4, "GPU": 1} == worker["resources"]
+    assert (worker["min_workers"], worker["max_workers"], config["max_workers"]) == (0, 8, 8)
+    assert worker["resources"] == {"CPU": 4, "GPU": 1}
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_the_head_runs_no_actor_and_has_no_gpu(name):
     head, _ = node_types(load(name))
-    assert {"CPU": 0} == head["resources"]
+    assert head["resources"] == {"CPU": 0}
     assert "guestAccelerators" not in head["node_config"]
     assert head["node_config"].get("InstanceType", "m5.xlarge") == "m5.xlarge"
 
 
 def test_workers_are_t4_spot_instances_and_the_head_is_neither():
     head, worker = node_types(load("cluster.yaml"))
-    assert "g4dn.xlarge" == worker["node_config"]["InstanceType"]
-    assert {"MarketType": "spot"} == worker["node_config"]["InstanceMarketOptions"]
+    assert worker["node_config"]["InstanceType"] == "g4dn.xlarge"
+    assert worker["node_config"]["InstanceMarketOptions"] == {"MarketType": "spot"}
     assert "InstanceMarketOptions" not in head["node_config"]
 
     head, worker = node_types(load("deploy/cluster-gcp.yaml"))
     t4 = {"acceleratorType": "nvidia-tesla-t4", "acceleratorCount": 1}
     assert [t4] == worker["node_config"]["guestAccelerators"]
-    assert "SPOT" == worker["node_config"]["scheduling"]["provisioningModel"]
-    assert "TERMINATE" == worker["node_config"]["scheduling"]["onHostMaintenance"]
+    assert worker["node_config"]["scheduling"]["provisioningModel"] == "SPOT"
+    assert worker["node_config"]["scheduling"]["onHostMaintenance"] == "TERMINATE"
     assert "scheduling" not in head["node_config"]
 
 
@@ -82,11 +82,11 @@ def test_no_port_is_opened_and_the_dashboard_listens_on_loopback(name):
 @pytest.mark.parametrize("name", FILES)
 def test_every_node_installs_the_locked_requirements_into_python_3_7(name):
     config = load(name)
-    for remote, local in config["file_mounts"].items():
+    for local in config["file_mounts"].values():
         assert os.path.isfile(os.path.join(PROJECT, local)), local
     commands = util.prepare_config(config)
     lock = "/opt/batchinfer/requirements.lock"
-    assert "requirements/py37.lock" == config["file_mounts"][lock]
+    assert config["file_mounts"][lock] == "requirements/py37.lock"
     for part in ("head_setup_commands", "worker_setup_commands"):
         assert any(f"--require-hashes -r {lock}" in command for command in commands[part]), part
         assert any("python3.7 -m venv" in command for command in commands[part]), part
@@ -131,8 +131,9 @@ def ec2(monkeypatch, tmp_path):
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
         monkeypatch.setenv(name, "imitation")
     (tmp_path / ".ssh").mkdir()
-    for cached in (aws_utils.resource_cache, aws_utils.client_cache, aws_config._get_subnets_or_die):
-        cached.cache_clear()
+    caches = [aws_utils.resource_cache, aws_utils.client_cache, aws_config._get_subnets_or_die]
+    for cache in caches:
+        cache.cache_clear()
     with moto.mock_ec2(), moto.mock_iam():
         iam = boto3.client("iam", region_name="us-west-2")
         for name in ("batchinfer-head", "batchinfer-worker"):
@@ -156,13 +157,28 @@ def test_ec2_takes_the_nodes_and_the_world_reaches_only_ssh(ec2):
         for tag in instance.tags
         if tag["Key"] == "kind"
     }
-    assert "g4dn.xlarge" == instances["worker"].instance_type
-    assert "spot" == instances["worker"].instance_lifecycle
+    assert instances["worker"].instance_type == "g4dn.xlarge"
+    assert instances["worker"].instance_lifecycle == "spot"
     assert instances["worker"].iam_instance_profile["Arn"].endswith("/batchinfer-worker")
-    assert "m5.xlarge" == instances["head"].instance_type
+    assert instances["head"].instance_type == "m5.xlarge"
     assert instances["head"].instance_lifecycle is None
 
     (group,) = {group["GroupId"] for node in instances.values() for group in node.security_groups}
     rules = ec2.SecurityGroup(group).ip_permissions
     open_to_all = [(r["FromPort"], r["ToPort"]) for r in rules if r["IpRanges"]]
-    assert [(22, 22)] == open_to_all
+    assert open_to_all == [(22, 22)]
+
+
+def test_the_readmes_score_yaml_is_made_of_flags_that_exist(monkeypatch, tmp_path):
+    from batchinfer.options import ClusterOptions, FaultOptions
+    from jobs import score
+
+    with open(os.path.join(PROJECT, "deploy", "README.md"), encoding="utf-8") as file:
+        block = re.search(r"^    # score\.yaml\n(    .*\n)+", file.read(), re.MULTILINE).group()
+    path = tmp_path / "score.yaml"
+    path.write_text(block)
+    monkeypatch.setattr("sys.argv", ["score.py", "--config", str(path)])
+    flags = score.read()
+    assert (flags.device, flags.actors, flags.num_gpus) == ("gpu", 8, None)
+    assert flags.start_timeout_s > FaultOptions().start_timeout_s
+    assert ClusterOptions(device=flags.device, actors=flags.actors).actors == 8

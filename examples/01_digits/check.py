@@ -13,7 +13,6 @@ import sys
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-
 from digits import IMAGE_SHAPE
 from predict import predict_without_tpu
 
@@ -40,6 +39,18 @@ def compare(rows, predictions, reference):
         "max_absdiff": float(difference.max()),
         "classes_differ": int(np.sum(classes != reference["classes"])),
     }
+
+
+def problems_with_values(found):
+    """What in the result of `compare` is more than rounding; an empty list if nothing."""
+    wrong = []
+    if not found["max_absdiff"] <= ATOL:  # and not `>`: a NaN is wrong too
+        wrong.append(
+            f"max_absdiff of probabilities is {found['max_absdiff']:g}, over atol {ATOL:g}"
+        )
+    if found["classes_differ"]:
+        wrong.append(f"{found['classes_differ']} classes are not those of the model without TPU")
+    return wrong
 
 
 def expected_predictions(model_dir, pixels):
@@ -78,9 +89,7 @@ def check(root, folder):
         f"against plain float32  max_absdiff {found['max_absdiff']:.2g} (atol {ATOL:g}), "
         f"{found['classes_differ']} classes differ"
     )
-    if not found["max_absdiff"] <= ATOL or found["classes_differ"]:  # not <=: a NaN is wrong
-        return ["the predictions are not those of the model without TPU"]
-    return []
+    return problems_with_values(found)
 
 
 def main(argv=None):

@@ -1,4 +1,4 @@
-"""The whole way, from a model trained for TPUs to checked predictions: python examples/01_digits/demo.py
+"""From a model trained for TPUs to checked predictions: python examples/01_digits/demo.py
 
 Runs the commands of README.md one after the other, each printed before it runs, and stops at
 the first that fails. Starts over each time: what an earlier demo wrote is removed first.
@@ -34,7 +34,10 @@ def steps(root, rows, files, num_gpus):
         ("Train a model written for TPUs", [f"{example}/train.py", "--dir", root]),
         ("Export what a TPU user has", [f"{example}/export_tpu.py", "--dir", root]),
         ("Look into the artifact", ["jobs/inspect.py", metagraph]),
-        ("Convert the MetaGraph", ["jobs/convert.py", metagraph, "--out", f"{root}/bundle"] + rules),
+        (
+            "Convert the MetaGraph",
+            ["jobs/convert.py", metagraph, "--out", f"{root}/bundle"] + rules,
+        ),
         (
             "Convert the TPU SavedModel",
             ["jobs/convert.py", saved_model, "--out", f"{root}/bundle_saved_model"] + rules,
@@ -46,7 +49,7 @@ def steps(root, rows, files, num_gpus):
 
 
 def run(command):
-    """Run one Python command in the project's root; its stdout is printed line by line and returned.
+    """Run one Python command in the project's root; print its stdout line by line and return it.
 
     Raises:
         subprocess.CalledProcessError: its exit status is not 0.
@@ -56,7 +59,7 @@ def run(command):
     lines = []
     unbuffered = dict(os.environ, PYTHONUNBUFFERED="1")
     with subprocess.Popen(
-        whole, cwd=PROJECT, env=unbuffered, stdout=subprocess.PIPE, universal_newlines=True
+        whole, cwd=PROJECT, env=unbuffered, stdout=subprocess.PIPE, text=True
     ) as process:
         for line in process.stdout:
             lines.append(line.rstrip("\n"))
@@ -104,7 +107,7 @@ def summary(root, said, seconds):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dir", default="build/demo", help="everything is written below this folder")
+    parser.add_argument("--dir", default="build/demo", help="everything is written below it")
     parser.add_argument("--rows", type=int, default=100000, help="rows to score (default: 100000)")
     parser.add_argument("--files", type=int, default=20, help="Parquet files (default: 20)")
     parser.add_argument("--num-gpus", type=int, default=2, help="GPUs to score on (default: 2)")

@@ -1,4 +1,4 @@
-"""The data: scikit-learn's 1,797 scanned handwritten digits, split once into training and held out."""
+"""scikit-learn's 1,797 scanned handwritten digits, split once into training and held out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the two artifacts that TPU users have, from the model_fn: python examples/01_digits/export_tpu.py
+"""Writes the two artifacts that TPU users have: python examples/01_digits/export_tpu.py
 
     DIR/artifacts/rewrite/predict.{meta,index,data-*}   tf.tpu.rewrite around PREDICT, batch of 128
         image:0          uint8    [128, 8, 8, 1]
@@ -18,10 +18,11 @@ import os
 import shutil
 
 import quiet  # noqa: F401  before TensorFlow is imported
+
+# isort: split
+import digits
 import numpy as np
 import tensorflow.compat.v1 as tf
-
-import digits
 from model import model_fn
 from predict import predict_without_tpu
 from train import make_estimator
@@ -97,7 +98,7 @@ def write_reference(model_dir, path):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dir", default="build/demo", help="everything is written below this folder")
+    parser.add_argument("--dir", default="build/demo", help="everything is written below it")
     root = parser.parse_args(argv).dir
     model_dir = os.path.join(root, "train")
     artifacts = os.path.join(root, "artifacts")

@@ -1,5 +1,6 @@
-"""Writes the Parquet to score, held-out digits many times over: python examples/01_digits/make_data.py
+"""Writes the Parquet to score, held-out digits: python examples/01_digits/make_data.py
 
+The columns of each file:
     id      int64        0 to rows - 1, once each
     label   int8         the digit that was written
     pixels  list<uint8>  64 values 0 to 16, row by row
@@ -11,11 +12,10 @@ import argparse
 import os
 import shutil
 
+import digits
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-
-import digits
 
 SCHEMA = pa.schema([("id", pa.int64()), ("label", pa.int8()), ("pixels", pa.list_(pa.uint8()))])
 ROW_GROUPS = 4  # of each file
@@ -47,7 +47,7 @@ def _table(part, picks, first_id):
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dir", default="build/demo", help="everything is written below this folder")
+    parser.add_argument("--dir", default="build/demo", help="everything is written below it")
     parser.add_argument("--rows", type=int, default=100000, help="rows in all (default: 100000)")
     parser.add_argument("--files", type=int, default=20, help="number of files (default: 20)")
     flags = parser.parse_args(argv)

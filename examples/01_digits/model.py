@@ -1,4 +1,4 @@
-"""The model as it was written for TPUs. Nothing in it knows of batchinfer, and nothing has to change."""
+"""The model as it was written for TPUs: nothing in it knows of batchinfer or has to change."""
 
 from __future__ import annotations
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import quiet  # noqa: F401  before TensorFlow is imported
+
+# isort: split
 import numpy as np
 import tensorflow.compat.v1 as tf
-
 from digits import IMAGE_SHAPE
 from model import model_fn
 

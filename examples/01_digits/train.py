@@ -11,14 +11,15 @@ import os
 import shutil
 
 import quiet  # noqa: F401  before TensorFlow is imported
-import tensorflow.compat.v1 as tf
 
+# isort: split
 import digits
+import tensorflow.compat.v1 as tf
 from model import model_fn
 
 BATCH_SIZE = 128
-LEARNING_RATE = 0.003
-STEPS = 1200  # 107 epochs of 1,437 images, 5 s on two cores
+LEARNING_RATE = 0.01
+STEPS = 600  # 53 epochs of 1,437 images
 
 
 def make_estimator(model_dir, use_tpu=False, session_config=None, **kwargs):
@@ -43,23 +44,22 @@ def make_estimator(model_dir, use_tpu=False, session_config=None, **kwargs):
 
 def train_input_fn(params):
     train, _ = digits.load()
-    return _batches(train).shuffle(2000, seed=1).repeat().batch(params["batch_size"], drop_remainder=True)
+    shuffled = _images_and_labels(train).shuffle(2000, seed=1).repeat()
+    return shuffled.batch(params["batch_size"], drop_remainder=True)
 
 
 def eval_input_fn(params):
     _, held_out = digits.load()
-    return _batches(held_out).batch(params["batch_size"])
+    return _images_and_labels(held_out).batch(params["batch_size"])
 
 
-def _batches(part):
-    return tf.data.Dataset.from_tensor_slices(
-        ({"image": part.images}, part.labels.astype("int32"))
-    )
+def _images_and_labels(part):
+    return tf.data.Dataset.from_tensor_slices(({"image": part.images}, part.labels.astype("int32")))
 
 
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--dir", default="build/demo", help="everything is written below this folder")
+    parser.add_argument("--dir", default="build/demo", help="everything is written below it")
     parser.add_argument("--steps", type=int, default=STEPS)
     flags = parser.parse_args(argv)
 

@@ -1,4 +1,4 @@
-"""The first example: its README's commands are run as they stand, and what they leave is looked into."""
+"""The first example: its README's commands are run as they stand, and their files looked into."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 pytestmark = [
-    pytest.mark.skipif(sys.version_info >= (3, 8), reason="the example trains with TensorFlow 1.15"),
+    pytest.mark.skipif(sys.version_info >= (3, 8), reason="it trains with TensorFlow 1.15"),
     pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore"),  # TensorFlow 1.15's own, when it is imported
 ]
@@ -57,11 +57,10 @@ class Walk:
         finished = subprocess.run(
             ["bash", "-euc", block],
             cwd=self.folder,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            universal_newlines=True,
+            capture_output=True,
+            text=True,
         )
-        assert 0 == finished.returncode, f"{block}\n{finished.stdout}\n{finished.stderr}"
+        assert finished.returncode == 0, f"{block}\n{finished.stdout}\n{finished.stderr}"
         return finished.stdout
 
 
@@ -94,7 +93,7 @@ def tf():
 
 def test_training_recognises_more_than_95_percent_of_the_held_out_digits(walk):
     said = walk.through("train.py")
-    assert 0.95 < float(re.search(r"held-out digits: (\S+)", said).group(1))
+    assert float(re.search(r"held-out digits: (\S+)", said).group(1)) > 0.95
 
 
 def test_the_checkpoint_holds_adams_slots_and_global_step_in_float32(walk, tf):
@@ -121,21 +120,21 @@ def test_the_rewrite_metagraph_holds_tpu_ops_bfloat16_and_a_signature(walk, tf):
         meta.ParseFromString(file.read())
     ops = Counter(node.op for node in meta.graph_def.node)
     tpu = {op: count for op, count in ops.items() if "TPU" in op}
-    assert {
+    assert tpu == {
         "ConfigureDistributedTPU": 1,
         "ShutdownDistributedTPU": 1,
         "TPUReplicateMetadata": 1,
         "TPUReplicatedInput": 1,
         "TPUReplicatedOutput": 2,
         "TPUCompilationResult": 1,
-    } == tpu
+    }
     assert tf.bfloat16 == convolution_dtype(meta.graph_def.node)
     signature = meta.signature_def["serving_default"]
-    assert {"image": ("image:0", [128, 8, 8, 1])} == tensors(signature.inputs)
-    assert {
+    assert tensors(signature.inputs) == {"image": ("image:0", [128, 8, 8, 1])}
+    assert tensors(signature.outputs) == {
         "probabilities": ("probabilities:0", [128, 10]),
         "classes": ("classes:0", [128]),
-    } == tensors(signature.outputs)
+    }
 
 
 def convolution_dtype(nodes):
@@ -155,13 +154,13 @@ def test_the_saved_model_has_only_the_tpu_graph_its_body_in_the_function_library
     from tensorflow.core.protobuf import saved_model_pb2
 
     folder = os.path.join(walk.root, "artifacts", "saved_model_tpu")
-    assert ["saved_model.pb", "variables"] == sorted(os.listdir(folder))
+    assert sorted(os.listdir(folder)) == ["saved_model.pb", "variables"]
     saved_model = saved_model_pb2.SavedModel()
     with open(os.path.join(folder, "saved_model.pb"), "rb") as file:
         saved_model.ParseFromString(file.read())
     (meta,) = saved_model.meta_graphs
     assert {"serve", "tpu"} == set(meta.meta_info_def.tags)
-    assert 1 == sum(node.op == "TPUPartitionedCall" for node in meta.graph_def.node)
+    assert sum(node.op == "TPUPartitionedCall" for node in meta.graph_def.node) == 1
     (function,) = meta.graph_def.library.function
     assert tf.bfloat16 == convolution_dtype(function.node_def)
     assert "TPUReplicateMetadata" in {node.op for node in function.node_def}
@@ -208,7 +207,7 @@ def test_the_data_is_100000_rows_in_20_files_of_four_row_groups(walk):
         [file.metadata.row_group(group).num_rows for group in range(file.num_row_groups)]
         for file in files
     ]
-    assert [[1250] * 4] * 20 == groups
+    assert groups == [[1250] * 4] * 20
     columns = [("id", "int64"), ("label", "int8"), ("pixels", "list<item: uint8>")]
     assert [columns] * 20 == [
         [(field.name, str(field.type)) for field in file.schema_arrow] for file in files
@@ -222,7 +221,7 @@ def test_data_of_other_sizes_is_complete_and_the_same_each_time(load, tmp_path):
     tables = [pq.read_table(str(tmp_path / name / "data"), use_threads=False) for name in "ab"]
     assert tables[0].equals(tables[1])
     assert list(range(1000)) == tables[0]["id"].to_pylist()
-    assert 200 == len(os.listdir(str(tmp_path / "a" / "data")))
+    assert len(os.listdir(str(tmp_path / "a" / "data"))) == 200
     _, held_out = load("digits").load()
     truth = {image.tobytes(): label for image, label in zip(held_out.images, held_out.labels)}
     for row in tables[0].to_pylist():
@@ -246,10 +245,26 @@ def test_check_says_which_ids_are_wrong(load, found, problems):
 def test_check_measures_accuracy_and_the_largest_difference(load):
     check = load("check")
     reference = {"probabilities": np.array([[0.75, 0.25], [0.5, 0.5]]), "classes": np.array([0, 0])}
-    predictions = {"probabilities": np.array([[0.75, 0.25], [0.25, 0.75]]), "classes": np.array([0, 1])}
-    assert {"accuracy": 1.0, "max_absdiff": 0.25, "classes_differ": 1} == check.compare(
-        {"label": np.array([0, 1])}, predictions, reference
-    )
+    found = {"probabilities": np.array([[0.75, 0.25], [0.25, 0.75]]), "classes": np.array([0, 1])}
+    assert check.compare({"label": np.array([0, 1])}, found, reference) == {
+        "accuracy": 1.0,
+        "max_absdiff": 0.25,
+        "classes_differ": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "max_absdiff, classes_differ, problems",
+    [
+        (1e-5, 0, []),
+        (2e-5, 0, ["max_absdiff of probabilities is 2e-05, over atol 1e-05"]),
+        (np.nan, 0, ["max_absdiff of probabilities is nan, over atol 1e-05"]),
+        (0.0, 3, ["3 classes are not those of the model without TPU"]),
+    ],
+)
+def test_check_refuses_what_is_more_than_rounding(load, max_absdiff, classes_differ, problems):
+    found = {"max_absdiff": max_absdiff, "classes_differ": classes_differ}
+    assert load("check").problems_with_values(found) == problems
 
 
 def test_the_demo_runs_the_commands_of_the_readme(load):
@@ -270,24 +285,25 @@ def test_the_demo_starts_over_without_touching_what_is_not_its_own(load, tmp_pat
     for name in ("bundle", "predictions", "notes"):
         (tmp_path / name).mkdir()
     load("demo").start_over(str(tmp_path))
-    assert ["notes"] == os.listdir(str(tmp_path))
+    assert os.listdir(str(tmp_path)) == ["notes"]
 
 
 def test_the_demo_prints_a_command_and_what_it_says_and_stops_when_it_fails(load, capfd):
     demo = load("demo")
-    assert ["one", "two"] == demo.run(["-c", "print('one\\ntwo')"])
+    assert demo.run(["-c", "print('one\\ntwo')"]) == ["one", "two"]
     with pytest.raises(subprocess.CalledProcessError):
         demo.run(["-c", "raise SystemExit(75)"])
     assert (
-        "$ python -c print('one\\ntwo')\none\ntwo\n$ python -c raise SystemExit(75)\n"
-        == capfd.readouterr().out
+        capfd.readouterr().out
+        == "$ python -c print('one\\ntwo')\none\ntwo\n$ python -c raise SystemExit(75)\n"
     )
 
 
 def test_the_demo_shows_a_json_result_entry_by_entry(load):
     demo = load("demo")
-    assert "accuracy 0.97" == demo.readable("accuracy 0.97")
-    assert '  rows_in: 3\n  stages: {"read": 1}' == demo.readable('{"rows_in": 3, "stages": {"read": 1}}')
+    assert demo.readable("accuracy 0.97") == "accuracy 0.97"
+    result = '{"rows_in": 3, "stages": {"read": 1}}'
+    assert demo.readable(result) == '  rows_in: 3\n  stages: {"read": 1}'
     assert demo.WIDTH + len("...") == len(demo.readable('{"long": "%s"}' % ("x" * 200)))
 
 
@@ -296,7 +312,7 @@ def test_every_row_is_scored_once_and_equals_plain_tensorflow(walk):
     assert "100000 in, 100000 out" in said
     assert " 0 classes differ" in said
     scored = json.loads(walk.through("score.py").splitlines()[-1])
-    assert (100000, 100000, 0) == (scored["rows_in"], scored["rows_out"], scored["rows_rejected"])
+    assert (scored["rows_in"], scored["rows_out"], scored["rows_rejected"]) == (100000, 100000, 0)
 
 
 def test_scoring_again_changes_no_file(walk):
