@@ -10,8 +10,8 @@ import os
 import threading
 import time
 import traceback
-from dataclasses import asdict, dataclass
-from typing import Any, Mapping, Optional, Sequence
+from dataclasses import asdict
+from typing import Any, Sequence
 
 import ray
 
@@ -19,49 +19,17 @@ from batchinfer.arrow import pa
 from batchinfer.bundle import Bundle
 from batchinfer.dispatcher import ActorLostError
 from batchinfer.errors import BatchinferError, InputError, ShardError, TransientStorageError
+from batchinfer.job import ScoringJob
 from batchinfer.plan import Shard
 from batchinfer.run_folder import RunFolder
 from batchinfer.schema import Columns
 from batchinfer.score_shard import Progress, score_shard
 from batchinfer.scorer import Scorer
 from batchinfer.signature import Signature
-from batchinfer.storage import Retry, Store, open_store
+from batchinfer.storage import Store
 
 SHARDS_AT_ONCE = 2  # one computes, the next reads ahead or the last one is written
 GPU_CALLERS = 2  # session runs in flight, so that copies overlap with compute
-
-
-@dataclass(frozen=True)
-class ScoringJob:
-    """All that an actor needs to know, small and picklable.
-
-    Attributes:
-        bundle, bundle_digest: the folder, and what must be in it.
-        output, fingerprint: the run folder, and whose run it is.
-        signature, columns, kept: as JSON, as a mapping, and as a serialised Arrow schema.
-        batch_rows: rows per session run, or None.
-        gpus, cpus: what the actor has reserved.
-        storage_options: of the fsspec file system.
-        retry_budget_s: seconds that one storage operation is tried.
-        exclusive: what the probe of the output store found; see Store.creates_exclusively.
-    """
-
-    bundle: str
-    bundle_digest: str
-    output: str
-    fingerprint: str
-    signature: Mapping[str, Any]
-    columns: Mapping[str, str]
-    kept: bytes
-    batch_rows: Optional[int]
-    gpus: float
-    cpus: int
-    storage_options: Mapping[str, Any]
-    retry_budget_s: float
-    exclusive: bool
-
-    def open_store(self, url: str) -> tuple[Store, str]:
-        return open_store(url, self.storage_options, Retry(self.retry_budget_s))
 
 
 class ScoringActor:

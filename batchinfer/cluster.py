@@ -12,6 +12,8 @@ from typing import Any, Iterator, Optional
 
 import ray
 
+from batchinfer.actors import RayEngine
+from batchinfer.driver import Backend
 from batchinfer.errors import InputError
 from batchinfer.options import ClusterOptions
 
@@ -20,8 +22,10 @@ PROJECT = str(Path(__file__).resolve().parent.parent)
 
 
 @contextlib.contextmanager
-def connected(cluster: ClusterOptions) -> Iterator[None]:
+def connected(cluster: ClusterOptions) -> Iterator[StopSignal]:
     """Join the cluster at `address` (or the one this Ray job runs on), else start Ray here.
+
+    Gives the signal that may tell this process to stop.
 
     Raises:
         InputError: there is no cluster at the address.
@@ -47,7 +51,8 @@ def connected(cluster: ClusterOptions) -> Iterator[None]:
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise InputError(f"cannot reach or start Ray ({address or 'local'}): {error}") from error
     try:
-        yield
+        with StopSignal().installed() as signals:
+            yield signals
     finally:
         ray.shutdown()
 
@@ -66,7 +71,7 @@ class StopSignal:
     """
 
     def __init__(self) -> None:
-        self.name: Optional[str] = None
+        self.stop_name: Optional[str] = None
 
     @contextlib.contextmanager
     def installed(self) -> Iterator[StopSignal]:
@@ -80,7 +85,12 @@ class StopSignal:
                 signal.signal(number, handler)
 
     def _remember(self, number: int, frame: Optional[FrameType]) -> None:
-        self.name = signal.Signals(number).name
+        self.stop_name = signal.Signals(number).name
+
+
+def ray_backend() -> Backend:
+    """The production backend of `driver.run`."""
+    return Backend(connected, wants_gpu, RayEngine)
 
 
 def _code_for_workers() -> dict[str, Any]:

@@ -2,39 +2,53 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import time
-from dataclasses import replace
-from typing import Any, Iterator, Mapping, Optional
+from dataclasses import dataclass
+from typing import Any, Callable, ContextManager, Optional
 
-from batchinfer.actors import RayEngine, ScoringJob
-from batchinfer.cluster import StopSignal, connected, wants_gpu
+from batchinfer.audit import finish
 from batchinfer.dispatcher import Dispatcher
 from batchinfer.errors import (
     EXIT_GAVE_UP,
     EXIT_OK,
     EXIT_STOPPED,
-    CommitError,
-    OutputConflictError,
     StoppedError,
-    StorageError,
     TransientStorageError,
 )
-from batchinfer.lease import Heart, Lease, acquire
-from batchinfer.ledger import Ledger, ShardRecord, success_record
+from batchinfer.hold import Hold, despite_storage, holding
+from batchinfer.job import ScoringJob
+from batchinfer.ledger import Ledger, ShardRecord
 from batchinfer.options import ClusterOptions, FaultOptions, ScoreOptions
-from batchinfer.prepare import PreparedRun, prepare, what_is_done
+from batchinfer.prepare import PreparedRun, prepare
 from batchinfer.progress import ProgressDisplay
-from batchinfer.report import build_report, plan_files
-from batchinfer.run_folder import STATE, SUCCESS, part_name, plan_name, rejects_name, visible
+from batchinfer.report import build_report
+from batchinfer.run_folder import STATE
 
 LOG = logging.getLogger("batchinfer")
 FLUSH_EVERY_S = 5.0
-CONTINUE = "run the same command again to continue"
+EXIT_STATUS = {"done": EXIT_OK, "gave_up": EXIT_GAVE_UP, "stopped": EXIT_STOPPED}
 
 
-def run(options: ScoreOptions, cluster: ClusterOptions, faults: FaultOptions) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Backend:
+    """What runs the actors: Ray (`cluster.ray_backend`), or a test's threads.
+
+    Attributes:
+        connected: a context in which actors can be started; gives an object whose `stop_name`
+            is the name of the signal that told this process to stop, or None.
+        wants_gpu: whether actors shall reserve GPUs.
+        engine: makes the dispatcher's engine for a job.
+    """
+
+    connected: Callable[[ClusterOptions], ContextManager[Any]]
+    wants_gpu: Callable[[ClusterOptions], bool]
+    engine: Callable[[ScoringJob], Any]
+
+
+def run(
+    options: ScoreOptions, cluster: ClusterOptions, faults: FaultOptions, backend: Backend
+) -> dict[str, Any]:
     """Score everything that is missing and say how it went.
 
     Returns:
@@ -42,178 +56,87 @@ def run(options: ScoreOptions, cluster: ClusterOptions, faults: FaultOptions) ->
 
     Raises:
         InputError: before anything was written.
+        StoppedError: another driver is at work on the output.
     """
     started = time.monotonic()
     prepared = prepare(options, faults)
     plan, done = prepared.plan, prepared.done
     LOG.info(
-        "%s rows in %s shards, %s shards done before; output %s",
-        f"{plan.num_rows:,}", f"{len(plan.shards):,}", f"{len(done):,}", prepared.folder.url,
-    )  # fmt: skip
-    if prepared.finished and len(done) == len(plan.shards):
-        return _report(prepared, "done", done, [], None, started)
-    if len(done) == len(plan.shards):
-        with _holding(prepared, faults) as (prepared, lease, _):
-            return _finish(prepared, prepared.done, [], None, lease, started)
-    with connected(cluster), StopSignal().installed() as stop:
-        with _holding(prepared, faults) as (prepared, lease, heart):
-            return _score(prepared, options, cluster, faults, lease, heart, stop, started)
+        f"{plan.num_rows:,} rows in {len(plan.shards):,} shards, {len(done):,} shards done before; "
+        f"output {prepared.folder.url}"
+    )
+    if len(done) < len(plan.shards):
+        with backend.connected(cluster) as signals, holding(prepared, faults.lease_ttl_s) as hold:
+            scoring = Scoring(hold, cluster, faults, started)
+            gpu = backend.wants_gpu(cluster)
+            engine = backend.engine(_job(prepared, options, cluster, faults, gpu))
+            return scoring.run(engine, signals)
+    if not prepared.finished:
+        with holding(prepared, faults.lease_ttl_s) as hold:
+            finish(hold.prepared, hold.prepared.done, {})
+    return _report(prepared, "done", started)
 
 
-def _score(
+class Scoring:
+    """One run while it lasts: what was committed so far, and the dispatcher that does it."""
+
+    def __init__(
+        self, hold: Hold, cluster: ClusterOptions, faults: FaultOptions, started: float
+    ) -> None:
+        self._hold = hold
+        self._cluster = cluster
+        self._faults = faults
+        self._started = self._flushed_at = started
+        self.done = dict(hold.prepared.done)
+        self.scored: list[ShardRecord] = []
+        self._rows = sum(record.rows + record.rejected for record in self.done.values())
+        self._ledger = Ledger(hold.prepared.folder, hold.lease.epoch)
+        for record in hold.prepared.adopted:
+            self._ledger.add(record)
+
+    def run(self, engine: Any, signals: Any) -> dict[str, Any]:
+        """Hand out what is missing; end with the audit, or with what has to wait."""
+        prepared = self._hold.prepared
+        missing = [shard for shard in prepared.plan.shards if shard.index not in self.done]
+        dispatcher = Dispatcher(engine, missing, self._faults, self._keep, self._cluster.actors)
+        display = ProgressDisplay(prepared.plan.num_rows, self._rows)
+        try:
+            dispatcher.run(lambda: self._between(dispatcher, display, signals))
+            self._ledger.flush()
+            self._hold.lease.check()
+            status, reason = finish(prepared, self.done, dispatcher.quarantined), None
+        except (StoppedError, TransientStorageError) as error:
+            status, reason = "stopped", str(error)
+            with despite_storage("flush the ledger"):
+                self._ledger.flush()
+        finally:
+            display.close()
+        return _report(prepared, status, self._started, self, dispatcher, reason)
+
+    def _keep(self, record: ShardRecord) -> None:
+        self.done[record.shard] = record
+        self.scored.append(record)
+        self._rows += record.rows + record.rejected
+        self._ledger.add(record)
+
+    def _between(self, dispatcher: Dispatcher, display: ProgressDisplay, signals: Any) -> None:
+        if signals.stop_name:
+            raise StoppedError(f"stopped by {signals.stop_name}")
+        if self._hold.heart.lost:
+            raise self._hold.heart.lost
+        if time.monotonic() - self._flushed_at >= FLUSH_EVERY_S:
+            self._ledger.flush()
+            self._flushed_at = time.monotonic()
+        display.show(self._rows + dispatcher.rows_in_hand(), _note(dispatcher))
+
+
+def _job(
     prepared: PreparedRun,
     options: ScoreOptions,
     cluster: ClusterOptions,
     faults: FaultOptions,
-    lease: Lease,
-    heart: Heart,
-    stop: StopSignal,
-    started: float,
-) -> dict[str, Any]:
-    plan, done = prepared.plan, dict(prepared.done)
-    ledger = Ledger(prepared.folder, lease.epoch)
-    for record in prepared.adopted:
-        ledger.add(record)
-    scored: list[ShardRecord] = []
-
-    def keep(record: ShardRecord) -> None:
-        done[record.shard] = record
-        scored.append(record)
-        ledger.add(record)
-
-    dispatcher = Dispatcher(
-        RayEngine(_job(prepared, options, cluster, faults)),
-        [shard for shard in plan.shards if shard.index not in done],
-        faults,
-        keep,
-        cluster.actors,
-    )
-    before = sum(record.rows + record.rejected for record in done.values())
-    display = ProgressDisplay(plan.num_rows, before)
-    flushed_at = time.monotonic()
-
-    def between() -> None:
-        nonlocal flushed_at
-        if stop.name:
-            raise StoppedError(f"stopped by {stop.name}")
-        if heart.lost:
-            raise heart.lost
-        if time.monotonic() - flushed_at >= FLUSH_EVERY_S:
-            ledger.flush()
-            flushed_at = time.monotonic()
-        committed = before + sum(record.rows + record.rejected for record in scored)
-        display.show(committed + dispatcher.rows_in_hand(), _note(dispatcher))
-
-    try:
-        dispatcher.run(between)
-        ledger.flush()
-        return _finish(prepared, done, scored, dispatcher, lease, started)
-    except (StoppedError, TransientStorageError) as error:
-        with _despite_storage("flush the ledger"):
-            ledger.flush()
-        return _report(prepared, "stopped", done, scored, dispatcher, started, str(error))
-    finally:
-        display.close()
-
-
-def _finish(
-    prepared: PreparedRun,
-    done: Mapping[int, ShardRecord],
-    scored: list[ShardRecord],
-    dispatcher: Optional[Dispatcher],
-    lease: Lease,
-    started: float,
-) -> dict[str, Any]:
-    """Hold the listing against the records; then `_SUCCESS`, or the list of what was given up."""
-    folder, plan = prepared.folder, prepared.plan
-    lease.check()
-    _audit(prepared, done)
-    if len(done) < len(plan.shards):
-        assert dispatcher is not None  # only a run that scored can have given something up
-        entries = [
-            {"shard": index, "files": plan_files(plan, index), "errors": errors}
-            for index, errors in sorted(dispatcher.quarantined.items())
-        ]
-        folder.put_json(f"{STATE}/quarantine.json", {"shards": entries})
-        return _report(prepared, "gave_up", done, scored, dispatcher, started)
-    folder.store.delete(folder.at(f"{STATE}/quarantine.json"))
-    folder.create_json(SUCCESS, success_record(prepared.fingerprint, done))
-    return _report(prepared, "done", done, scored, dispatcher, started)
-
-
-def _audit(prepared: PreparedRun, done: Mapping[int, ShardRecord]) -> None:
-    """The objects that lie there are exactly those that were committed, rejects included.
-
-    Raises:
-        CommitError: they are not; nothing is deleted and `_SUCCESS` is not written.
-    """
-    listing = prepared.folder.list()
-    fingerprint, shards = prepared.fingerprint, prepared.plan.shards
-    expected = {part_name(shards[index], fingerprint): record for index, record in done.items()}
-    problems = sorted(set(visible(listing)) ^ set(expected))
-    problems += [
-        name
-        for name, record in expected.items()
-        if name in listing and listing[name].size != record.size_bytes
-    ]
-    problems += [
-        name
-        for name in (rejects_name(shards[i], fingerprint) for i, r in done.items() if r.rejected)
-        if name not in listing
-    ]
-    if problems:
-        raise CommitError(
-            f"{prepared.folder.url} does not hold exactly what was committed; {len(problems)} "
-            f"object(s) missing, added or of another size: {', '.join(problems[:10])}"
-        )
-
-
-@contextlib.contextmanager
-def _holding(
-    prepared: PreparedRun, faults: FaultOptions
-) -> Iterator[tuple[PreparedRun, Lease, Heart]]:
-    """The lease, with `run.json` in place; released at the end, however it comes."""
-    lease = acquire(prepared.folder, faults.lease_ttl_s)
-    heart = Heart(lease, faults.lease_ttl_s)
-    heart.start()
-    try:
-        if prepared.started_before:
-            prepared = _look_again(prepared)
-        else:
-            _write_run(prepared, lease)
-        yield prepared, lease, heart
-    finally:
-        heart.stop()
-        if heart.lost is None:
-            with _despite_storage("release the lease"):
-                lease.release()
-
-
-def _look_again(prepared: PreparedRun) -> PreparedRun:
-    """What is done, now that nobody else hands out shards: the last holder's actors outlive it."""
-    folder = prepared.folder
-    done, adopted = what_is_done(folder, prepared.plan, prepared.fingerprint, folder.list())
-    return replace(prepared, done=done, adopted=adopted)
-
-
-def _write_run(prepared: PreparedRun, lease: Lease) -> None:
-    folder, plan = prepared.folder, prepared.plan
-    folder.store.create(folder.at(plan_name(plan.digest)), plan.to_parquet())
-    lease.check()
-    if folder.create_json(f"{STATE}/run.json", prepared.run):
-        return
-    found = folder.read_json(f"{STATE}/run.json") or {}
-    if found.get("fingerprint") != prepared.fingerprint:
-        raise OutputConflictError(
-            f"another run was started on {folder.url} in this very moment (fingerprint "
-            f"{found.get('fingerprint')}, this one is {prepared.fingerprint}); use another --output"
-        )
-
-
-def _job(
-    prepared: PreparedRun, options: ScoreOptions, cluster: ClusterOptions, faults: FaultOptions
+    gpu: bool,
 ) -> ScoringJob:
-    gpu = wants_gpu(cluster)
     return ScoringJob(
         bundle=prepared.bundle.path,
         bundle_digest=prepared.bundle.digest,
@@ -234,12 +157,12 @@ def _job(
 def _report(
     prepared: PreparedRun,
     status: str,
-    done: Mapping[int, ShardRecord],
-    scored: list[ShardRecord],
-    dispatcher: Optional[Dispatcher],
     started: float,
+    scoring: Optional[Scoring] = None,
+    dispatcher: Optional[Dispatcher] = None,
     reason: Optional[str] = None,
 ) -> dict[str, Any]:
+    """The report, put beside the predictions; a run that had nothing to do leaves the last one."""
     now = time.monotonic()
     ready_at = dispatcher.first_ready_at if dispatcher else None
     report = build_report(
@@ -247,31 +170,20 @@ def _report(
         prepared.folder.url,
         prepared.run,
         prepared.plan,
-        done,
-        [*prepared.adopted, *scored],
-        dispatcher.quarantined if dispatcher else {},
+        scoring.done if scoring else prepared.done,
+        scoring.scored if scoring else [],
+        prepared.adopted,
+        dispatcher,
         seconds=now - started,
-        seconds_scoring=now - ready_at if ready_at else 0.0,
-        devices=dispatcher.devices if dispatcher else (),
-        actors_lost=dispatcher.actors_lost if dispatcher else 0,
-        retries=dispatcher.retries if dispatcher else 0,
+        seconds_scoring=now - ready_at if ready_at is not None else 0.0,
         reason=reason,
     )
-    with _despite_storage("write the report"):
-        prepared.folder.put_json(f"{STATE}/report.json", report)
+    if scoring:
+        with despite_storage("write the report"):
+            prepared.folder.put_json(f"{STATE}/report.json", report)
     if reason:
-        LOG.warning("%s; %s", reason, CONTINUE)
-    status_of = {"done": EXIT_OK, "gave_up": EXIT_GAVE_UP, "stopped": EXIT_STOPPED}
-    return {**report, "exit_status": status_of[status]}
-
-
-@contextlib.contextmanager
-def _despite_storage(what: str) -> Iterator[None]:
-    """Do something that the objects do not depend on; a store that fails is said, not raised."""
-    try:
-        yield
-    except StorageError as error:
-        LOG.warning("could not %s: %s", what, error)
+        LOG.warning(f"{reason}; run the same command again to continue")
+    return {**report, "exit_status": EXIT_STATUS[status]}
 
 
 def _note(dispatcher: Dispatcher) -> str:

@@ -145,9 +145,10 @@ def score(flags: argparse.Namespace) -> Dict[str, Any]:
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
     logging.getLogger("batchinfer").setLevel(logging.INFO)
-    from batchinfer.driver import run as run_scoring  # ray only once the flags are in order
+    from batchinfer.cluster import ray_backend  # ray only once the flags are in order
+    from batchinfer.driver import run as run_scoring
 
-    return run_scoring(options, cluster, faults)
+    return run_scoring(options, cluster, faults, ray_backend())
 
 
 if __name__ == "__main__":

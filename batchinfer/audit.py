@@ -1,0 +1,66 @@
+"""The end of a run: the listing against the records, then `_SUCCESS` or the quarantine list."""
+
+from __future__ import annotations
+
+from typing import Mapping, Sequence
+
+from batchinfer.errors import CommitError
+from batchinfer.ledger import ShardRecord, success_record
+from batchinfer.prepare import PreparedRun
+from batchinfer.report import plan_files
+from batchinfer.run_folder import STATE, SUCCESS, part_name, rejects_name, visible
+
+QUARANTINE = f"{STATE}/quarantine.json"
+
+
+def finish(
+    prepared: PreparedRun,
+    done: Mapping[int, ShardRecord],
+    quarantined: Mapping[int, Sequence[str]],
+) -> str:
+    """Prove that every row is there, and say so; or list the shards that are not.
+
+    Returns:
+        done or gave_up.
+
+    Raises:
+        CommitError: the output does not hold exactly what was committed.
+    """
+    folder, plan = prepared.folder, prepared.plan
+    _audit(prepared, done)
+    if len(done) < len(plan.shards):
+        entries = [
+            {"shard": index, "files": plan_files(plan, index), "errors": list(errors)}
+            for index, errors in sorted(quarantined.items())
+        ]
+        folder.put_json(QUARANTINE, {"shards": entries})
+        return "gave_up"
+    folder.store.delete(folder.at(QUARANTINE))
+    folder.create_json(SUCCESS, success_record(prepared.fingerprint, done))
+    return "done"
+
+
+def _audit(prepared: PreparedRun, done: Mapping[int, ShardRecord]) -> None:
+    """The objects that lie there are exactly those that were committed, rejects included."""
+    listing = prepared.folder.list()
+    fingerprint, shards = prepared.fingerprint, prepared.plan.shards
+    expected = {part_name(shards[index], fingerprint): record for index, record in done.items()}
+    problems = sorted(set(visible(listing)) ^ set(expected))
+    problems += [
+        name
+        for name, record in expected.items()
+        if name in listing and listing[name].size != record.size_bytes
+    ]
+    problems += [
+        name
+        for name in (rejects_name(shards[i], fingerprint) for i, r in done.items() if r.rejected)
+        if name not in listing
+    ]
+    rows = sum(record.rows + record.rejected for record in done.values())
+    planned = sum(shards[index].num_rows for index in done)
+    if problems or rows != planned:
+        raise CommitError(
+            f"{prepared.folder.url} does not hold exactly what was committed: {rows} rows of "
+            f"{planned}; {len(problems)} object(s) missing, added or of another size: "
+            f"{', '.join(problems[:10])}"
+        )

@@ -1,0 +1,41 @@
+"""What an actor is told about the run: one small picklable record, with nothing live in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Mapping, Optional
+
+from batchinfer.storage import Retry, Store, open_store
+
+
+@dataclass(frozen=True)
+class ScoringJob:
+    """All that an actor needs to know, small and picklable.
+
+    Attributes:
+        bundle, bundle_digest: the folder, and what must be in it.
+        output, fingerprint: the run folder, and whose run it is.
+        signature, columns, kept: as JSON, as a mapping, and as a serialised Arrow schema.
+        batch_rows: rows per session run, or None.
+        gpus, cpus: what the actor has reserved.
+        storage_options: of the fsspec file system.
+        retry_budget_s: seconds that one storage operation is tried.
+        exclusive: what the probe of the output store found; see Store.creates_exclusively.
+    """
+
+    bundle: str
+    bundle_digest: str
+    output: str
+    fingerprint: str
+    signature: Mapping[str, Any]
+    columns: Mapping[str, str]
+    kept: bytes
+    batch_rows: Optional[int]
+    gpus: float
+    cpus: int
+    storage_options: Mapping[str, Any]
+    retry_budget_s: float
+    exclusive: bool
+
+    def open_store(self, url: str) -> tuple[Store, str]:
+        return open_store(url, self.storage_options, Retry(self.retry_budget_s))
