@@ -14,8 +14,8 @@ import warnings
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 with warnings.catch_warnings():
-    # numpy 1.18 warns about the numpy API that TF 1.15 was built with.
-    warnings.simplefilter("ignore", FutureWarning)
+    # Of TF 1.15 itself: deprecated numpy calls, and the size of numpy's ufuncs (harmless).
+    warnings.simplefilter("ignore")
     import tensorflow.compat.v1 as tf
 
 logging.getLogger("tensorflow").setLevel(logging.ERROR)

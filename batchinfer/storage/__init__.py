@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import unicodedata
 from typing import Any, Mapping, Optional, Tuple
 
 from batchinfer.errors import InputError
@@ -11,7 +12,10 @@ from batchinfer.storage.store import ObjectInfo, RangeReader, Store
 
 __all__ = ["ObjectInfo", "RangeReader", "Retry", "Store", "open_store", "protocol_of"]
 
-PROTOCOLS = {"": "local", "file": "local", "memory": "memory", "s3": "s3", "s3a": "s3", "gs": "gcs"}
+PROTOCOLS = {
+    "": "local", "file": "local", "memory": "memory",
+    "s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs",
+}  # fmt: skip
 
 
 def open_store(
@@ -27,11 +31,15 @@ def open_store(
         retry: how long transient failures are tried again.
 
     Raises:
-        InputError: another protocol, URL chaining (`::`), or control characters.
+        InputError: another protocol, URL chaining (`::`), control characters, no path or
+            bucket, or the package for that store is not installed.
+        StorageError: the credentials or the endpoint cannot be used.
     """
     protocol = protocol_of(url)
     path = url.partition("://")[2] if "://" in url else url
     retry = retry or Retry()
+    if not path.strip("/") and protocol != "memory" and path != "/":
+        raise InputError(f"{url!r}: expected a path, or a bucket and a path; found none")
     if protocol == "local":
         from batchinfer.storage.local import LocalStore
 
@@ -40,18 +48,27 @@ def open_store(
         from batchinfer.storage.memory import MemoryStore
 
         return MemoryStore(retry), path.strip("/")
+    try:
+        return _open_bucket(protocol, options or {}, retry), path.strip("/")
+    except ImportError as error:
+        raise InputError(
+            f"{url}: {error}; install what this store needs: pip install 'batchinfer[{protocol}]'"
+        ) from error
+
+
+def _open_bucket(protocol: str, options: Mapping[str, Any], retry: Retry) -> Store:
     if protocol == "s3":
         from batchinfer.storage.s3 import S3Store
 
-        return S3Store(options or {}, retry), path.strip("/")
+        return S3Store(options, retry)
     from batchinfer.storage.gcs import GcsStore
 
-    return GcsStore(options or {}, retry), path.strip("/")
+    return GcsStore(options, retry)
 
 
 def protocol_of(url: str) -> str:
     """`local`, `memory`, `s3` or `gcs`."""
-    if "::" in url or any(ord(char) < 32 for char in url):
+    if "::" in url or any(unicodedata.category(char) == "Cc" for char in url):
         raise InputError(
             f"{url!r}: expected one plain path or URL, without `::` or control characters"
         )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
 import uuid
-from typing import Any, Iterator, Optional, Set
+from typing import AbstractSet, Any, Iterator, List, Optional, Set
 
 from batchinfer.errors import (
     ObjectChangedError,
@@ -17,20 +18,19 @@ from batchinfer.errors import (
 from batchinfer.storage.store import ObjectInfo, Store
 
 SCRATCH = "_batchinfer/tmp"
+ABSENT = {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}  # ELOOP: a link that only leads to itself
 PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EMFILE}
+NO_HARD_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS}  # FAT, SMB, FUSE
 
 
 class LocalStore(Store):
-    """The file system. `os.link` refuses a taken name; a linked file is whole from the start."""
+    """The file system. `os.link` refuses a taken name; a linked file is whole from the start.
+
+    Nothing is tried again here: a full disk or a lost mount does not mend within a budget.
+    """
 
     def info(self, path: str) -> Optional[ObjectInfo]:
-        try:
-            found = os.stat(path)
-        except (FileNotFoundError, NotADirectoryError):
-            return None
-        except OSError as error:
-            raise _storage_error(path, error) from error
-        return None if stat.S_ISDIR(found.st_mode) else _info(path, found)
+        return _file_info(path)
 
     def list(self, path: str) -> Iterator[ObjectInfo]:
         return iter(sorted(_walk(path, set()), key=lambda info: info.path))
@@ -39,52 +39,33 @@ class LocalStore(Store):
         self, path: str, start: int = 0, end: Optional[int] = None, version: Optional[str] = None
     ) -> bytes:
         try:
-            with open(path, "rb") as file:
-                info = _info(path, os.fstat(file.fileno()))
-                if version is not None and info.version != version:
-                    raise ObjectChangedError(f"{path} changed after it was planned")
+            with _reported(path, but=ABSENT | {errno.EISDIR}), open(path, "rb") as file:
+                found = _info(path, os.fstat(file.fileno()))
+                if version not in (None, found.version):
+                    raise ObjectChangedError(
+                        f"{path} changed after it was planned: expected version {version}, "
+                        f"found {found.version}"
+                    )
                 file.seek(start)
                 return file.read(-1 if end is None else max(0, end - start))
         except OSError as error:
-            raise _storage_error(path, error) from error
+            raise ObjectNotFoundError(f"{path}: {error.strerror}") from error
 
     def create(self, path: str, data: Any) -> bool:
-        return self._write(path, data, exclusive=True)
+        with _reported(path), _whole_file(path, data) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+        return True
 
     def put(self, path: str, data: bytes) -> None:
-        self._write(path, data, exclusive=False)
-
-    def _write(self, path: str, data: Any, exclusive: bool) -> bool:
-        folder = os.path.dirname(path)
-        temporary = ""
-        try:
-            os.makedirs(folder, exist_ok=True)
-            temporary = os.path.join(_scratch(folder), uuid.uuid4().hex)
-            with open(temporary, "xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            if exclusive:
-                os.link(temporary, path)
-            else:
-                os.replace(temporary, path)
-            _sync_folder(folder)
-            return True
-        except FileExistsError:
-            return False
-        except OSError as error:
-            raise _storage_error(path, error) from error
-        finally:
-            if temporary and os.path.exists(temporary):
-                os.unlink(temporary)
+        with _reported(path), _whole_file(path, data) as temporary:
+            os.replace(temporary, path)
 
     def delete(self, path: str) -> None:
-        try:
+        with contextlib.suppress(OSError), _reported(path, but=ABSENT):
             os.unlink(path)
-        except FileNotFoundError:
-            return
-        except OSError as error:
-            raise _storage_error(path, error) from error
 
     def open_input(self, info: ObjectInfo) -> str:
         found = self.info(info.path)
@@ -96,6 +77,27 @@ class LocalStore(Store):
                 f"version {info.version}; found {found.size} bytes, version {found.version}"
             )
         return info.path
+
+
+@contextlib.contextmanager
+def _whole_file(path: str, data: Any) -> Iterator[str]:
+    """A temporary file with the whole content on disk, to be given its name `path`.
+
+    Its folder is synced afterwards, so that the name outlives a power cut as well.
+    """
+    folder = os.path.dirname(path)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(_scratch(folder), uuid.uuid4().hex)
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        yield temporary
+        _sync_folder(folder)
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # `os.replace` took it
+            os.unlink(temporary)
 
 
 def _scratch(folder: str) -> str:
@@ -116,17 +118,30 @@ def _walk(folder: str, seen: Set[str]) -> Iterator[ObjectInfo]:
     if real in seen:
         return
     seen.add(real)
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_dir():
-                    yield from _walk(entry.path, seen)
-                else:
-                    yield _info(entry.path, entry.stat())
-    except (FileNotFoundError, NotADirectoryError):
-        return
-    except OSError as error:
-        raise _storage_error(folder, error) from error
+    for entry in _entries(folder):
+        found = _file_info(entry.path)
+        if found is not None:
+            yield found
+        elif os.path.isdir(entry.path):
+            yield from _walk(entry.path, seen)
+
+
+def _entries(folder: str) -> List[os.DirEntry[str]]:
+    """What lies in a folder, nothing if it is none; links last.
+
+    The order is fixed, so that of two ways to one folder each listing takes the same.
+    """
+    with contextlib.suppress(OSError), _reported(folder, but=ABSENT), os.scandir(folder) as entries:
+        return sorted(entries, key=lambda entry: (entry.is_symlink(), entry.name))
+    return []
+
+
+def _file_info(path: str) -> Optional[ObjectInfo]:
+    """None for a folder, a device, a link to nothing, or nothing at all."""
+    with contextlib.suppress(OSError), _reported(path, but=ABSENT):
+        found = os.stat(path)
+        return _info(path, found) if stat.S_ISREG(found.st_mode) else None
+    return None
 
 
 def _info(path: str, found: os.stat_result) -> ObjectInfo:
@@ -137,20 +152,34 @@ def _sync_folder(folder: str) -> None:
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # no fsync of folders: FUSE, SMB
+            raise
     finally:
         os.close(descriptor)
 
 
-def _storage_error(path: str, error: OSError) -> StorageError:
+@contextlib.contextmanager
+def _reported(path: str, but: AbstractSet[int] = frozenset()) -> Iterator[None]:
+    """An OSError as one of ours, except those whose errno is in `but`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in but:
+            raise
+        raise storage_error(path, error) from error
+
+
+def storage_error(path: str, error: OSError) -> StorageError:
     """What an errno means for the caller."""
     text = f"{path}: {error.strerror or error}"
-    if error.errno in (errno.ENOENT, errno.ENOTDIR):
-        return ObjectNotFoundError(text)
-    if error.errno in (errno.EPERM, errno.ENOTSUP) and error.filename2:
+    if error.errno in NO_HARD_LINKS and error.filename2:
         return StorageError(
             f"{path}: this file system has no hard links ({error.strerror}), and without them a "
             "prediction file cannot appear whole in one step; choose an output on another disk"
         )
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return StorageError(f"{text}; a file stands where a folder is needed")
     if error.errno in PASSING:
         return TransientStorageError(f"{text}; mend that and run the same command again")
     return StorageError(text)

@@ -53,7 +53,7 @@ class MemoryStore(Store):
 
     def create(self, path: str, data: Any) -> bool:
         with LOCK:
-            if self._fs.exists("/" + path):
+            if self._fs.isfile("/" + path):
                 return False
             self._fs.pipe_file("/" + path, bytes(data))
             return True
@@ -64,5 +64,5 @@ class MemoryStore(Store):
 
     def delete(self, path: str) -> None:
         with LOCK:
-            if self._fs.exists("/" + path):
+            if self._fs.isfile("/" + path):
                 self._fs.rm_file("/" + path)

@@ -39,8 +39,8 @@ class Retry:
                 f"{self.budget_s}, {self.first_s}, {self.longest_s}"
             )
 
-    def call(self, what: str, operation: Callable[[], T]) -> T:
-        """Run `operation` until it works or fails for good.
+    def call(self, operation: Callable[[], T]) -> T:
+        """Run `operation` until it works or fails for good; the last try is at the budget's end.
 
         Raises:
             TransientStorageError: it still failed when the budget was spent; says how often.
@@ -52,11 +52,11 @@ class Retry:
             try:
                 return operation()
             except TransientStorageError as error:
-                pause = random.uniform(0, min(self.longest_s, self.first_s * 2 ** min(tries, 16)))
                 spent = self.clock() - started
-                if spent + pause >= self.budget_s:
+                if spent >= self.budget_s:
                     raise TransientStorageError(
-                        f"{what}: still failing after {tries} tries in {spent:.0f} s "
-                        f"(budget {self.budget_s:.0f} s): {error}"
+                        f"{error}; given up after {tries} {'try' if tries == 1 else 'tries'} in "
+                        f"{spent:.0f} s (budget {self.budget_s:.0f} s)"
                     ) from error
-                self.sleep(pause)
+                limit = min(self.longest_s, self.first_s * 2 ** min(tries - 1, 16))
+                self.sleep(min(random.uniform(0, limit), self.budget_s - spent))

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import os
 from typing import Any, Callable, Dict, Iterator, Mapping, Optional
 
+import aiohttp
+import botocore.exceptions
+import botocore.parsers
 import fsspec
 from fsspec.asyn import sync
 
@@ -33,8 +37,19 @@ MISSING_CODES = {"404", "NoSuchKey", "NotFound"}
 CHANGED_CODES = {"412", "PreconditionFailed"}
 PASSING_CODES = {
     "RequestTimeout", "SlowDown", "InternalError", "ServiceUnavailable", "Throttling",
-    "ConditionalRequestConflict", "OperationAborted", "BadDigest",
+    "ConditionalRequestConflict", "OperationAborted", "BadDigest", "IncompleteBody",
 }  # fmt: skip
+PASSING_ERRORS = (
+    botocore.exceptions.HTTPClientError,
+    botocore.exceptions.ConnectionError,
+    botocore.exceptions.IncompleteReadError,
+    botocore.exceptions.CredentialRetrievalError,
+    botocore.exceptions.MetadataRetrievalError,
+    botocore.parsers.ResponseParserError,
+    aiohttp.ClientError,
+    asyncio.TimeoutError,
+    OSError,
+)
 HINTS = {
     "NoSuchBucket": "the bucket does not exist, or this endpoint does not have it",
     "AccessDenied": "the credentials may not do this; check the role or the bucket policy",
@@ -57,8 +72,11 @@ class S3Store(Store):
 
     def __init__(self, options: Mapping[str, Any], retry: Retry) -> None:
         super().__init__(retry)
-        self._fs = fsspec.filesystem("s3", **_filesystem_options(options))
-        self._client = sync(self._fs.loop, self._fs.set_session)
+        try:
+            self._fs = fsspec.filesystem("s3", **_filesystem_options(options))
+            self._client = sync(self._fs.loop, self._fs.set_session)
+        except (botocore.exceptions.BotoCoreError, ValueError) as error:
+            raise StorageError(f"s3://: {error}") from error
         # botocore of 2022 has no IfNoneMatch parameter; a header mark becomes the condition.
         self._client.meta.events.register("before-call.s3.PutObject", _mark_to_condition)
 
@@ -93,11 +111,17 @@ class S3Store(Store):
     ) -> bytes:
         bucket, _, key = path.partition("/")
         arguments: Dict[str, Any] = {"Bucket": bucket, "Key": key}
-        if start or end is not None:
-            arguments["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
         if version is not None:
             arguments["IfMatch"] = f'"{version}"'
-        return bytes(self._call("get_object", path, **arguments)["Body"])
+        if end is not None and end <= start:  # no range can say that
+            self._call("head_object", path, **arguments)
+            return b""
+        if start or end is not None:
+            arguments["Range"] = f"bytes={start}-{'' if end is None else end - 1}"
+        try:
+            return bytes(self._call("get_object", path, **arguments)["Body"])
+        except _PastTheEndError:
+            return b""
 
     def create(self, path: str, data: Any) -> bool:
         if not self.exclusive and self.info(path) is not None:
@@ -123,17 +147,17 @@ class S3Store(Store):
         self._call("delete_object", path, Bucket=bucket, Key=key)
 
     def _call(self, method: str, path: str, **arguments: Any) -> Dict[str, Any]:
-        what = f"{method} {self.url(path)}"
         function = getattr(self._client, method)
-        return self.retry.call(
-            what,
-            lambda: _translated(
-                what,
-                lambda: sync(
-                    self._fs.loop, _request, function, arguments, timeout=REQUEST_TIMEOUT_S
-                ),
-            ),
-        )
+
+        def once() -> Dict[str, Any]:
+            with _reported(f"{method} {self.url(path)}"):
+                return sync(self._fs.loop, _request, function, arguments, timeout=REQUEST_TIMEOUT_S)
+
+        return self.retry.call(once)
+
+
+class _PastTheEndError(StorageError):
+    """A range that begins at or after the last byte; the answer to it is no bytes."""
 
 
 async def _request(function: Callable[..., Any], arguments: Dict[str, Any]) -> Dict[str, Any]:
@@ -150,24 +174,20 @@ async def _request(function: Callable[..., Any], arguments: Dict[str, Any]) -> D
     return response
 
 
-def _translated(what: str, operation: Callable[[], Dict[str, Any]]) -> Dict[str, Any]:
-    """Run a request; its failure as the error that says what the caller can do."""
-    import aiohttp
-    from botocore.exceptions import (
-        BotoCoreError,
-        ClientError,
-        NoCredentialsError,
-        ParamValidationError,
-    )
-
+@contextlib.contextmanager
+def _reported(what: str) -> Iterator[None]:
+    """The failure of a request as the error that says what the caller can do."""
     try:
-        return operation()
-    except ClientError as error:
+        yield
+    except botocore.exceptions.ClientError as error:
         raise _client_error(what, error.response) from error
-    except (NoCredentialsError, ParamValidationError) as error:
+    except PASSING_ERRORS as error:
+        text = f"{what}: {type(error).__name__}: {error}".rstrip(": ")
+        if "CERTIFICATE_VERIFY_FAILED" in text:
+            raise StorageError(f"{text} (this machine does not trust the endpoint)") from error
+        raise TransientStorageError(text) from error
+    except botocore.exceptions.BotoCoreError as error:
         raise StorageError(f"{what}: {error}") from error
-    except (BotoCoreError, aiohttp.ClientError, OSError, asyncio.TimeoutError) as error:
-        raise TransientStorageError(f"{what}: {type(error).__name__}: {error}") from error
 
 
 def _client_error(what: str, response: Mapping[str, Any]) -> StorageError:
@@ -176,6 +196,8 @@ def _client_error(what: str, response: Mapping[str, Any]) -> StorageError:
     text = f"{what}: {code or status} {response.get('Error', {}).get('Message', '')}".rstrip()
     if code in CHANGED_CODES or status == 412:
         return ObjectChangedError(text)
+    if code == "InvalidRange" or status == 416:
+        return _PastTheEndError(text)
     if code in MISSING_CODES:
         return ObjectNotFoundError(text)
     if code in PASSING_CODES or status in (409, 429) or status >= 500:
@@ -192,7 +214,8 @@ def _mark_to_condition(params: Dict[str, Any], **_: Any) -> None:
 def _filesystem_options(options: Mapping[str, Any]) -> Dict[str, Any]:
     """The user's options over ours: no second layer of retries, real timeouts, no caches."""
     client = dict(options.get("client_kwargs") or {})
-    endpoint = options.get("endpoint_url") or os.environ.get("AWS_ENDPOINT_URL")
+    named = (os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
+    endpoint = options.get("endpoint_url") or next(filter(None, named), None)
     if endpoint:
         client.setdefault("endpoint_url", endpoint)
     config = {
@@ -201,7 +224,7 @@ def _filesystem_options(options: Mapping[str, Any]) -> Dict[str, Any]:
         "read_timeout": READ_TIMEOUT_S,
         **(options.get("config_kwargs") or {}),
     }
-    rest = {k: v for k, v in options.items() if k not in ("endpoint_url",)}
+    rest = {name: value for name, value in options.items() if name != "endpoint_url"}
     return {
         **rest,
         "client_kwargs": client,

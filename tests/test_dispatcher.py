@@ -1,0 +1,231 @@
+"""The dispatcher against an engine with a clock of its own: every second can be counted."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from batchinfer.dispatcher import ActorLostError, Dispatcher
+from batchinfer.errors import InputError, StoppedError, TransientStorageError
+from batchinfer.options import FaultOptions
+from batchinfer.plan import Segment, Shard
+
+FAULTS = FaultOptions(max_attempts=3, stall_timeout_s=60, start_timeout_s=100)
+
+
+def shards(count):
+    return [Shard(i, (Segment(f"f{i}", 1, "v", 0, 1, 0, 10),)) for i in range(count)]
+
+
+def record(index):
+    return {
+        "record": {"shard": index, "name": f"p{index}", "size_bytes": 1, "rows": 10, "rejected": 0}
+    }
+
+
+def failure(kind, error="broken"):
+    return {"error": error, "kind": kind, "final": False, "trace": ""}
+
+
+class FakeEngine:
+    """Actors are numbers; a call ends when the clock reaches its time.
+
+    Attributes:
+        script: shard index -> what its attempts give, in order: "ok", a failure record, an
+            ActorLostError, or "hang"; "ok" when the list is used up.
+        starts: what each actor's start gives, in order; started at once by default.
+    """
+
+    def __init__(self, script=None, starts=None, capacity=2, seconds=5.0):
+        self.now = 0.0
+        self.script = {index: list(steps) for index, steps in (script or {}).items()}
+        self.starts = list(starts or [])
+        self.room = capacity
+        self.seconds = seconds
+        self.calls = {}  # call -> (time of end, result)
+        self.alive = set()
+        self.spawned = 0
+        self.in_hand = {}  # actor -> shards now
+        self.log = []
+
+    def clock(self):
+        return self.now
+
+    def spawn(self):
+        self.spawned += 1
+        self.alive.add(self.spawned)
+        self.in_hand[self.spawned] = []
+        return self.spawned
+
+    def start(self, actor):
+        result = self.starts.pop(0) if self.starts else {"device": "cpu"}
+        return self._call("start", actor, None if result == "never" else 1.0, result)
+
+    def score(self, actor, shard):
+        self.in_hand[actor].append(shard.index)
+        self.log.append((actor, shard.index, tuple(self.in_hand[actor])))
+        steps = self.script.get(shard.index, [])
+        step = steps.pop(0) if steps else "ok"
+        result = record(shard.index) if step == "ok" else step
+        lasts = self.seconds * len(self.in_hand[actor])
+        return self._call("score", actor, None if step == "hang" else lasts, result, shard.index)
+
+    def progress(self, actor):
+        return self._call("progress", actor, 0.1, {})
+
+    def wait(self, calls, timeout_s):
+        self.now += timeout_s
+        return [call for call in calls if self.calls[call][0] is not None
+                and self.calls[call][0] <= self.now]  # fmt: skip
+
+    def result(self, call):
+        _, result = self.calls.pop(call)
+        kind, actor, index = call[1:]
+        if kind == "score":
+            self.in_hand[actor].remove(index)
+        if isinstance(result, ActorLostError):
+            raise result
+        return result
+
+    def kill(self, actor):
+        self.alive.discard(actor)
+
+    def capacity(self):
+        return self.room
+
+    def describe(self):
+        return "the cluster has GPU 0"
+
+    def _call(self, kind, actor, lasts, result, index=None):
+        call = (len(self.log) + self.now, kind, actor, index)
+        self.calls[call] = (None if lasts is None else self.now + lasts, result)
+        return call
+
+
+def dispatch(engine, count, faults=FAULTS, actors=None, between=lambda: None):
+    done = []
+    dispatcher = Dispatcher(
+        engine, shards(count), faults, lambda r: done.append(r), actors, engine.clock
+    )
+    dispatcher.run(between)
+    return dispatcher, done
+
+
+def test_every_shard_comes_back_once_and_no_actor_is_left():
+    engine = FakeEngine()
+    dispatcher, done = dispatch(engine, 20)
+    assert sorted(r.shard for r in done) == list(range(20))
+    assert (engine.spawned, engine.alive, dispatcher.quarantined) == (2, set(), {})
+
+
+def test_no_more_actors_than_shards():
+    engine = FakeEngine(capacity=50)
+    dispatch(engine, 3)
+    assert engine.spawned == 3
+
+
+def test_an_actor_never_has_more_than_one_running_and_one_queued():
+    engine = FakeEngine()
+    dispatch(engine, 20)
+    assert max(len(in_hand) for _, _, in_hand in engine.log) == 2
+
+
+def test_actors_are_added_when_the_cluster_grows():
+    engine = FakeEngine(capacity=1)
+
+    def grow():
+        engine.room = 4
+
+    dispatch(engine, 40, between=grow)
+    assert engine.spawned == 4
+
+
+def test_an_idle_actor_is_released_while_the_other_still_works():
+    engine = FakeEngine(seconds=50.0)
+    alive = []
+    dispatch(engine, 3, between=lambda: alive.append(len(engine.alive)))
+    assert alive[-2] == 1
+
+
+def test_a_failed_shard_is_tried_again_at_the_end_and_then_given_up():
+    engine = FakeEngine({4: [failure("shard", f"bad {n}") for n in range(3)]})
+    dispatcher, done = dispatch(engine, 20)
+    assert dispatcher.quarantined == {4: ["bad 0", "bad 1", "bad 2"]}
+    assert sorted(r.shard for r in done) == [i for i in range(20) if i != 4]
+    assert Counter(index for _, index, _ in engine.log)[4] == 3
+
+
+def test_a_shard_that_works_at_its_last_try_counts_its_attempts():
+    engine = FakeEngine({4: [failure("shard"), failure("shard")]})
+    dispatcher, done = dispatch(engine, 20)
+    assert {r.shard: r.attempts for r in done}[4] == 3
+    assert (dispatcher.quarantined, dispatcher.retries) == ({}, 2)
+
+
+def test_an_actor_with_a_broken_process_is_replaced():
+    engine = FakeEngine({4: [failure("process", "CUDA error")]})
+    dispatcher, done = dispatch(engine, 20)
+    assert (len(done), engine.spawned) == (20, 3)
+
+
+def test_shards_in_hand_at_a_death_run_alone_and_the_innocent_is_not_given_up():
+    lost = ActorLostError("died")
+    engine = FakeEngine({4: [lost] * 9})
+    dispatcher, done = dispatch(engine, 20)
+    assert list(dispatcher.quarantined) == [4]
+    assert len(dispatcher.quarantined[4]) == 3
+    assert len(done) == 19
+    alone = [in_hand for _, index, in_hand in engine.log if index == 4][-3:]
+    assert alone == [(4,)] * 3
+
+
+def test_an_actor_without_progress_is_killed_and_its_shard_scored_elsewhere():
+    engine = FakeEngine({4: ["hang"]})
+    dispatcher, done = dispatch(engine, 8)
+    assert (len(done), dispatcher.actors_lost) == (8, 1)
+    assert 60 < engine.now < 120  # one stall timeout
+
+
+def test_no_actor_in_time_stops_the_run_and_says_what_the_cluster_has():
+    engine = FakeEngine(starts=["never", "never"])
+    with pytest.raises(StoppedError, match="within 100 s: the cluster has GPU 0"):
+        dispatch(engine, 3)
+    assert engine.alive == set()
+
+
+def test_a_final_error_of_the_first_start_is_told_at_once():
+    final = {**failure("shard", "bundle differs"), "final": True}
+    engine = FakeEngine(starts=[final])
+    with pytest.raises(InputError, match="bundle differs"):
+        dispatch(engine, 3)
+    assert engine.now < 10
+
+
+def test_three_failed_starts_stop_the_run():
+    engine = FakeEngine(starts=[failure("process", "no memory")] * 9)
+    with pytest.raises(StoppedError, match="3 actors in a row did not start; last: no memory"):
+        dispatch(engine, 3, actors=1)
+
+
+def test_one_failed_start_is_made_good():
+    engine = FakeEngine(starts=[failure("process", "no memory")])
+    _, done = dispatch(engine, 3, actors=1)
+    assert (len(done), engine.spawned) == (3, 2)
+
+
+def test_a_storage_outage_stops_the_run_and_quarantines_nothing_for_good():
+    engine = FakeEngine({0: [failure("storage", "503")] * 9})
+    with pytest.raises(TransientStorageError, match="503"):
+        dispatch(engine, 1)
+
+
+def test_what_is_raised_between_steps_ends_the_actors():
+    engine = FakeEngine()
+
+    def stop():
+        raise StoppedError("SIGTERM")
+
+    with pytest.raises(StoppedError):
+        dispatch(engine, 5, between=stop)
+    assert engine.alive == set()
