@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shlex
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from batchinfer.errors import InputError
+from batchinfer.signature import Signature
 from batchinfer.tf1 import tf
 from conversion import inventory, names, tables, tensors, variables
 from conversion.checkpoint import read_specs
@@ -52,6 +53,7 @@ class Inspection:
     Attributes:
         signatures: by name: inputs and outputs, by name: `tensor  dtype[shape]`.
         candidates: the same for a graph without signatures: what looks like one.
+        bundle: inputs and outputs of the bundle, their shapes as they are after surgery.
         command: the conversion that works, or that would if the problems were solved.
         problems: what stands in the way, as `convert` would say it.
     """
@@ -61,6 +63,7 @@ class Inspection:
     num_functions: int
     signatures: Mapping[str, Mapping[str, Mapping[str, str]]]
     candidates: Mapping[str, Mapping[str, str]]
+    bundle: Mapping[str, Mapping[str, str]]
     ops: Tuple[OpCount, ...]
     variables: Tuple[VariableFate, ...]
     command: str
@@ -76,6 +79,7 @@ class Inspection:
             "functions": self.num_functions,
             "signatures": self.signatures,
             "candidates": self.candidates,
+            "bundle": self.bundle,
             "ops": [vars(one) for one in self.ops],
             "variables": [
                 {**vars(one.spec), "fate": one.fate} for one in self.variables
@@ -94,21 +98,40 @@ def inspect(source: Source, request: Request, rules_path: Optional[str] = None) 
         problems.append(str(error))
     if source.meta_graph is None:
         fates = _variable_fates(source, (), request.rules, problems)
-        return Inspection(source, 0, 0, {}, {}, (), fates, "", tuple(problems))
+        return Inspection(source, 0, 0, {}, {}, {}, (), fates, "", tuple(problems))
     graph_def = source.meta_graph.graph_def
     chosen = _chosen(source, request, problems)
-    graph, ops, found = _operated(source, chosen, problems)
+    graph = _imported(source, problems)
+    trial = _operated(source, chosen, problems)
     return Inspection(
         source=source,
         num_nodes=sum(1 for _ in every_node(graph_def)),
         num_functions=len(graph_def.library.function),
-        signatures=_signatures(source, graph),
+        signatures=_signatures(source),
         candidates=_candidates(source, graph),
-        ops=ops,
-        variables=_variable_fates(source, found, request.rules, problems),
+        bundle=trial.bundle,
+        ops=trial.ops,
+        variables=_variable_fates(source, trial.variables, request.rules, problems),
         command=_command(source, request, chosen, rules_path),
         problems=tuple(problems),
     )
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What surgery on the artifact gave."""
+
+    ops: Tuple[OpCount, ...]
+    variables: Tuple[names.GraphVariable, ...] = ()
+    bundle: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+
+
+def _imported(source: Source, problems: List[str]) -> Optional[Any]:
+    try:
+        return tensors.imported(source.meta_graph.graph_def, source.path)
+    except InputError as error:
+        problems.append(str(error))
+        return None
 
 
 def _chosen(source: Source, request: Request, problems: List[str]) -> tensors.Tensors:
@@ -122,28 +145,35 @@ def _chosen(source: Source, request: Request, problems: List[str]) -> tensors.Te
         return tensors.Tensors(inputs, outputs)
 
 
-def _operated(
-    source: Source, chosen: tensors.Tensors, problems: List[str]
-) -> Tuple[Optional[Any], Tuple[OpCount, ...], Tuple[names.GraphVariable, ...]]:
-    """The source's tf.Graph, its ops with their fates, and the variables that are needed."""
+def _operated(source: Source, chosen: tensors.Tensors, problems: List[str]) -> _Trial:
+    """The conversion of the graph, as far as it goes."""
     original = source.meta_graph.graph_def
-    graph = None
     try:
-        graph = tensors.imported(original, source.path)
         anchored, chosen = tensors.anchor(original, chosen, source.path)
         roots = [Edge.parse(tensor).node for tensor in chosen.outputs.values()]
         roots += tables.table_initialisers(anchored, roots)
         needed = sweep.sweep(GraphView(anchored, roots))[0] if roots else anchored
         cleaned = operate(anchored, roots or [node.name for node in anchored.node])[0]
         refused = inventory.refusals(cleaned)
+        ops = _census(original, needed, refused)
         if refused:
             problems.append(inventory.message(refused))
-        keys = variables.saver_keys(source.meta_graph)
-        found = variables.graph_variables(cleaned, keys) if roots else ()
-        return graph, _census(original, needed, refused), found
+        if refused or not roots:
+            return _Trial(ops)
+        found = variables.graph_variables(cleaned, variables.saver_keys(source.meta_graph))
+        signature = tensors.read_signature(tensors.imported(cleaned, source.path), chosen)[0]
+        return _Trial(ops, found, _sides(signature))
     except InputError as error:
-        problems.append(str(error))
-        return graph, _census(original, original, inventory.refusals(original)), ()
+        if str(error) not in problems:
+            problems.append(str(error))
+        return _Trial(_census(original, original, inventory.refusals(original)))
+
+
+def _sides(signature: Signature) -> Dict[str, Dict[str, str]]:
+    return {
+        "inputs": {spec.name: str(spec).partition(": ")[2] for spec in signature.inputs},
+        "outputs": {spec.name: str(spec).partition(": ")[2] for spec in signature.outputs},
+    }
 
 
 def _census(
@@ -179,21 +209,20 @@ def _variable_fates(
     return tuple(VariableFate(spec, fates.get(spec.name, unmatched)) for spec in specs)
 
 
-def _signatures(source: Source, graph: Any) -> Dict[str, Dict[str, Dict[str, str]]]:
+def _signatures(source: Source) -> Dict[str, Dict[str, Dict[str, str]]]:
     return {
         name: {
-            "inputs": {key: _described(graph, info) for key, info in sorted(one.inputs.items())},
-            "outputs": {key: _described(graph, info) for key, info in sorted(one.outputs.items())},
+            "inputs": {key: _described(info) for key, info in sorted(one.inputs.items())},
+            "outputs": {key: _described(info) for key, info in sorted(one.outputs.items())},
         }
         for name, one in sorted(source.meta_graph.signature_def.items())
     }
 
 
-def _described(graph: Any, info: Any) -> str:
-    """`tensor  dtype[shape]` from a TensorInfo, its shape from the graph where it has none."""
-    dtype = tf.as_dtype(info.dtype)
-    shape = tf.TensorShape(info.tensor_shape)
-    return f"{info.name}  {dtype.name}{_dims(shape)}"
+def _described(info: Any) -> str:
+    """`tensor  dtype[shape]` from a TensorInfo."""
+    shape = _dims(tf.TensorShape(info.tensor_shape))
+    return f"{info.name}  {tf.as_dtype(info.dtype).name}{shape}"
 
 
 def _candidates(source: Source, graph: Any) -> Dict[str, Dict[str, str]]:

@@ -34,6 +34,8 @@ def _tensors(found: Inspection) -> str:
         lines += [f"SIGNATURE {name}"] + _sides(signature)
     if found.candidates:
         lines += ["NO SIGNATURE; these look like inputs and outputs"] + _sides(found.candidates)
+    if found.bundle:
+        lines += ["THE BUNDLE would take and give"] + _sides(found.bundle)
     return "\n".join(lines)
 
 
@@ -78,12 +80,25 @@ def _variables(found: Inspection) -> str:
     for one in sorted(found.variables, key=lambda one: one.fate.startswith("dropped")):
         shape = "?" if one.spec.shape is None else ", ".join(map(str, one.spec.shape))
         kind = f"{one.spec.dtype}[{shape}]"
-        lines.append(f"  {one.spec.name:<{width}}  {kind:<24}  {one.fate}")
+        lines.append(f"  {one.spec.name:<{width}}  {kind:<20}  {one.fate}")
     return "\n".join(lines)
 
 
 def _end(found: Inspection) -> str:
     if found.problems:
-        stops = "\n".join(f"- {problem}" for problem in found.problems)
-        return "CANNOT BE CONVERTED AS IT IS\n" + textwrap.indent(stops, "  ")
-    return "CONVERT\n  " + found.command
+        lines = [line for problem in found.problems for line in _indented(problem)]
+        return "CANNOT BE CONVERTED AS IT IS\n" + "\n".join(lines)
+    return "CONVERT\n  " + found.command.replace(" --", " \\\n      --")
+
+
+def _indented(problem: str) -> List[str]:
+    """A problem's lines, wrapped where they are longer than the terminal."""
+    lines = []
+    for index, line in enumerate(problem.splitlines()):
+        inner = len(line) - len(line.lstrip())
+        first = "  - " if index == 0 else "    " + " " * inner
+        lines += textwrap.wrap(
+            line.strip(), WIDTH, initial_indent=first, subsequent_indent="    " + " " * inner,
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+    return lines

@@ -136,7 +136,7 @@ class Mapping:
 DEFAULT_DROPS = (
     Drop("(.*/)?global_step", "training step"),
     Drop(rf".+/({_SLOT_NAMES})(_\d+)?", "optimizer slot"),
-    Drop(r"(.*/)?beta[12]_power(_\d+)?", "optimizer state (Adam's powers of beta)"),
+    Drop(r"(.*/)?beta[12]_power(_\d+)?", "optimizer state (power of beta)"),
     Drop(r".+/(adam|lamb)_[mv]", "optimizer slot (BERT's AdamWeightDecay, LAMB)"),
     Drop(r".+_slot_(vr|vc|v|m)", "optimizer slot (Adafactor)"),
     Drop(
@@ -206,7 +206,7 @@ def match(
     names = [spec.name for spec in checkpoint] + [variable.spec.name for variable in graph]
     for rename in rules.renames:
         if not any(re.fullmatch(rename.pattern, name) for name in names):
-            problems.add_text("matches nothing", f"rename {rename}")
+            problems.add_text("unused rule", f"rename {rename}")
     mapping = Mapping(tuple(assignments), tuple(sorted(drops, key=lambda drop: drop.name)))
     return mapping, problems.text()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Tuple
 
 from batchinfer.errors import InputError
@@ -17,10 +17,17 @@ OUTPUT_SCOPE = "outputs/"  # where the outputs' nodes get names that no rewrite 
 
 @dataclass(frozen=True)
 class Tensors:
-    """Tensor names by the names that users know them by."""
+    """Tensor names by the names that users know them by.
+
+    Attributes:
+        inputs, outputs: such as `image:0` by `image`.
+        declared: shapes that the signature_def gives, for tensors whose rank TensorFlow cannot
+            infer from the graph, as behind a lookup table.
+    """
 
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
+    declared: Mapping[str, Any] = field(default_factory=dict)
 
 
 def choose_tensors(
@@ -42,6 +49,7 @@ def choose_tensors(
     return Tensors(
         {name: _dense(name, info) for name, info in sorted(definition.inputs.items())},
         {name: _dense(name, info) for name, info in sorted(definition.outputs.items())},
+        {name: tf.TensorShape(info.tensor_shape) for name, info in definition.outputs.items()},
     )
 
 
@@ -150,7 +158,7 @@ def anchor(graph_def: Any, tensors: Tensors, what: str) -> Tuple[Any, Tensors]:
         node.attr["T"].type = graph.get_tensor_by_name(tensor).dtype.as_datatype_enum
         node.input.append(str(Edge.parse(tensor)))
         anchors[name] = node.name + ":0"
-    return made, Tensors(tensors.inputs, anchors)
+    return made, Tensors(tensors.inputs, anchors, tensors.declared)
 
 
 def _has(graph: Any, tensor: str) -> bool:
@@ -188,19 +196,26 @@ def read_signature(graph: Any, tensors: Tensors) -> Tuple[Signature, Tuple[str, 
     """
     present = {name: tensor for name, tensor in tensors.inputs.items() if _has(graph, tensor)}
     unused = tuple(sorted(set(tensors.inputs) - set(present)))
-    signature = Signature(_specs(graph, present), _specs(graph, tensors.outputs))
+    outputs = _specs(graph, tensors.outputs, tensors.declared)
+    signature = Signature(_specs(graph, present, {}), outputs)
     return signature, unused
 
 
-def _specs(graph: Any, tensors: Mapping[str, str]) -> Tuple[TensorSpec, ...]:
+def _specs(
+    graph: Any, tensors: Mapping[str, str], declared: Mapping[str, Any]
+) -> Tuple[TensorSpec, ...]:
     found = {name: graph.get_tensor_by_name(tensor) for name, tensor in sorted(tensors.items())}
-    for name, tensor in found.items():
-        if tensor.shape.ndims is None:
+    shapes = {
+        name: declared.get(name, tensor.shape) if tensor.shape.ndims is None else tensor.shape
+        for name, tensor in found.items()
+    }
+    for name, shape in shapes.items():
+        if shape.ndims is None:
             raise InputError(
                 f"tensor {name} has an unknown rank in the converted graph; expected rows along "
                 "its first dimension. Name another tensor with --input or --output."
             )
     return tuple(
-        TensorSpec(name, tensors[name], tensor.dtype.base_dtype.name, tuple(tensor.shape.as_list()))
+        TensorSpec(name, tensors[name], tensor.dtype.base_dtype.name, tuple(shapes[name].as_list()))
         for name, tensor in found.items()
     )

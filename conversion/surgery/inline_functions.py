@@ -10,7 +10,7 @@ from conversion.surgery.rewrite import Rewrite
 from conversion.tf_internals import attr_value, op_def
 
 ALWAYS = "TPUPartitionedCall"
-MAX_CALLS = 10_000  # a recursive function would be inlined for ever
+MAX_DEPTH = 64  # of calls in calls; a function that calls itself would be inlined for ever
 
 
 def inline_functions(view: GraphView) -> Tuple[Any, int]:
@@ -20,18 +20,17 @@ def inline_functions(view: GraphView) -> Tuple[Any, int]:
         ConversionError: functions that call themselves.
     """
     graph_def, count = view.graph_def, 0
-    while True:
+    for _ in range(MAX_DEPTH):
         view = GraphView(graph_def, view.roots)
-        calls = [node for node in graph_def.node if _callee(view, node)]
+        calls = {node.name: node for node in graph_def.node if _callee(view, node)}
         if not calls:
             return graph_def, count
         count += len(calls)
-        if count > MAX_CALLS:
-            raise ConversionError(
-                f"more than {MAX_CALLS} function calls to inline, the last one {calls[0].name}: "
-                "expected functions that end, found one that calls itself"
-            )
-        graph_def = _inlined(view, {call.name: call for call in calls})
+        graph_def = _inlined(view, calls)
+    raise ConversionError(
+        f"function calls are nested more than {MAX_DEPTH} deep, as in {next(iter(calls))[:200]}: "
+        "expected functions that end, found one that calls itself"
+    )
 
 
 def holds_tpu_ops(view: GraphView, function: str, seen: Tuple[str, ...] = ()) -> bool:

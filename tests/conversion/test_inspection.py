@@ -1,0 +1,86 @@
+"""What `jobs/inspect.py` shows, and that the command it gives works."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+from conversion.inspection import OpCount, inspect
+from conversion.inspection_text import as_text
+from conversion.lowering import Request
+from conversion.source import open_source
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def looked_at(path, **tensors):
+    return inspect(open_source(path), Request(tensors.get("inputs", {}), tensors.get("outputs", {})))
+
+
+def run_job(*words):
+    return subprocess.run(
+        [sys.executable, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def test_a_bare_graph_is_shown_with_its_candidates_and_the_fate_of_each_op(artifacts):
+    found = looked_at(artifacts.rewrite_bfloat16)
+    assert found.candidates == {
+        "inputs": {"image": "image:0  float32[8, 8, 8, 1]"},
+        "outputs": {
+            "output_0": "output_0_shard_0:0  float32[8, 3]",
+            "output_1": "output_1_shard_0:0  int64[8]",
+        },
+    }
+    ops = {one.op: one for one in found.ops}
+    assert ops["TPUReplicatedOutput"] == OpCount("TPUReplicatedOutput", 2, 2, "replaced by Identity")
+    assert ops["TPUReplicateMetadata"].fate == "deleted"
+    assert ops["Conv2D"].fate == "kept"
+    assert ops["RandomUniform"] == OpCount("RandomUniform", 2, 0, "not needed by the outputs")
+    fates = {one.spec.name: one.fate for one in found.variables}
+    assert fates["net/conv/kernel"] == "kept"
+    assert fates["net/conv/kernel/Adam"] == "dropped: optimizer slot"
+    assert found.problems == ()
+
+
+def test_a_tpu_saved_model_shows_shapes_that_are_only_known_after_surgery(artifacts):
+    found = looked_at(artifacts.tpu_float32)
+    outputs = found.signatures["serving_default"]["outputs"]
+    assert outputs["probabilities"] == "TPUPartitionedCall:2  float32 of unknown rank"
+    assert found.bundle["outputs"]["probabilities"] == "float32[?, 3]"
+
+
+def test_the_text_fits_a_terminal_except_for_names_and_paths(artifacts):
+    text = as_text(looked_at(artifacts.rewrite_bfloat16))
+    wide = [line for line in text.splitlines() if len(line) > 100 and artifacts.folder not in line]
+    assert wide == []
+
+
+def test_the_command_it_gives_converts(artifacts, tmp_path):
+    command = shlex.split(looked_at(artifacts.rewrite_float32).command)
+    assert command[:2] == ["python", "jobs/convert.py"]
+    done = run_job(*[str(tmp_path / "b") if word == "BUNDLE" else word for word in command[1:]])
+    assert done.returncode == 0, done.stderr.decode()
+    result = json.loads(done.stdout.decode())
+    assert result["source"] == "meta_graph" and result["parity"] is None
+    assert "warning: no --reference was given" in done.stderr.decode()
+    assert os.path.isfile(str(tmp_path / "b" / "saved_model.pb"))
+
+
+def test_the_command_line_inspects_and_an_unusable_path_ends_with_status_2(artifacts):
+    done = run_job("jobs/inspect.py", artifacts.tpu_float32, "--json")
+    assert done.returncode == 0, done.stderr.decode()
+    assert json.loads(done.stdout.decode())["kind"] == "tpu_saved_model"
+    done = run_job("jobs/inspect.py", "/nowhere")
+    assert done.returncode == 2
+    assert b"InputError: /nowhere does not exist; expected a SavedModel folder" in done.stderr
+
+
+def test_a_checkpoint_alone_is_listed_and_said_not_to_be_enough(artifacts):
+    found = looked_at(artifacts.checkpoint)
+    assert len(found.variables) == 20
+    assert {one.fate for one in found.variables if "Adam" not in one.spec.name} >= {"model variable"}
+    assert "checkpoint alone" in found.problems[0]
