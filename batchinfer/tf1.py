@@ -2,7 +2,8 @@
 
 `from batchinfer.tf1 import tf` gives the `tf.compat.v1` API with eager execution off.
 TensorFlow 1.15 logs a page of deprecation and NUMA lines at import; they are kept out of
-a job's log unless TF_CPP_MIN_LOG_LEVEL says otherwise.
+a job's log unless TF_CPP_MIN_LOG_LEVEL says otherwise; its errors are kept where there is a
+GPU, and on other machines they only say that there is none.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import logging
 import os
 import warnings
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault(
+    "TF_CPP_MIN_LOG_LEVEL", "2" if os.path.exists("/proc/driver/nvidia") else "3"
+)
 
 with warnings.catch_warnings():
     # Of TF 1.15 itself: deprecated numpy calls, and the size of numpy's ufuncs (harmless).

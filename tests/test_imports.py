@@ -1,0 +1,61 @@
+"""The house's doors: who may import what, read from the source."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = {"batchinfer": set(), "conversion": {"batchinfer"}, "jobs": {"batchinfer", "conversion"}}
+DOORS = {
+    "ray": {"batchinfer/actors.py", "batchinfer/cluster.py"},
+    "pyarrow": {"batchinfer/arrow.py"},
+    "pyarrow_hotfix": {"batchinfer/arrow.py"},
+    "tensorflow": {"batchinfer/tf1.py", "conversion/tf_internals.py"},
+    "fsspec": {f"batchinfer/storage/{name}.py" for name in ("memory", "s3", "gcs")},
+}
+
+
+def imports(path):
+    """The top-level modules that a file imports, wherever in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.split(".")[0]
+
+
+def files():
+    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_go_one_way_and_through_the_doors(path):
+    name = path.relative_to(ROOT).as_posix()
+    package = name.split("/")[0]
+    for module in set(imports(path)):
+        if module in PACKAGES and module != package:
+            assert module in PACKAGES[package], f"{name} imports {module}"
+        if module in DOORS:
+            assert name in DOORS[module], f"{name} imports {module}; the doors are {DOORS[module]}"
+
+
+def test_importing_batchinfer_loads_no_ray_no_tensorflow_no_pyarrow():
+    code = (
+        "import sys, batchinfer, batchinfer.options, batchinfer.errors; "
+        "print(sorted({'ray', 'tensorflow', 'pyarrow'} & set(sys.modules)))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert subprocess.check_output([sys.executable, "-c", code], env=environment) == b"[]\n"
+
+
+def test_the_fix_for_crafted_parquet_is_active_where_parquet_is_read():
+    from batchinfer.arrow import pa
+
+    if pa.__version__.startswith("12."):
+        assert "pyarrow_hotfix" in sys.modules
