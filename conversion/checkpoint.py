@@ -65,7 +65,10 @@ def copy_variables(source: str, assignments: Iterable[Assignment], target: str) 
     """
     reader = _open(source)
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    written, names, values, size = [], [], [], 0
+    written: List[str] = []
+    names: List[str] = []
+    values: List[Any] = []
+    size = 0
 
     def flush() -> None:
         written.append(f"{target}_part{len(written)}")

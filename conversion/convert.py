@@ -15,6 +15,7 @@ from conversion import parity, saved_model
 from conversion.checkpoint import copy_variables
 from conversion.lowering import Lowered, Request, lower, num_nodes
 from conversion.options import ConvertOptions
+from conversion.reference import Reference, check_inputs, read_reference, score_all
 from conversion.rules import read_rules
 from conversion.source import Source, open_source, tags_of
 from conversion.tensors import imported
@@ -32,7 +33,7 @@ def convert(options: ConvertOptions) -> Dict[str, Any]:
     """
     refuse_existing(options.out)
     rules = read_rules(options.rules)
-    reference = parity.read_reference(options.reference) if options.reference else None
+    reference = read_reference(options.reference) if options.reference else None
     source = open_source(options.source, options.checkpoint)
     lowered = lower(source, Request(options.inputs, options.outputs, options.signature, rules))
     manifest = describe(source, lowered, options.precision)
@@ -53,7 +54,7 @@ def convert(options: ConvertOptions) -> Dict[str, Any]:
 def write_model(folder: str, source: Source, lowered: Lowered) -> None:
     """The checkpoint and the SavedModel around the clean graph."""
     variables = os.path.join(folder, "variables", "variables")
-    copy_variables(source.checkpoint, lowered.mapping.assignments, variables)
+    copy_variables(lowered.checkpoint, lowered.mapping.assignments, variables)
     graph = imported(lowered.graph_def, source.path)
     saved_model.write_saved_model(
         folder, graph, lowered.signature, lowered.initialisers, lowered.assets
@@ -63,7 +64,7 @@ def write_model(folder: str, source: Source, lowered: Lowered) -> None:
 def prove(
     folder: str,
     manifest: Mapping[str, Any],
-    reference: parity.Reference,
+    reference: Reference,
     tolerance: parity.Tolerance,
 ) -> parity.ParityReport:
     """Score the reference's inputs with the production Scorer, compare, and keep both sides.
@@ -72,12 +73,12 @@ def prove(
         InputError: the reference's inputs do not fit the signature.
     """
     bundle = Bundle(folder, manifest)  # not opened: its manifest is not written before this
-    inputs = parity.check_inputs(reference, bundle.signature)
+    inputs = check_inputs(reference, bundle.signature)
     num_rows = len(next(iter(inputs.values())))
     batch_rows = None if bundle.signature.fixed_batch_rows else min(num_rows, 256)
     scorer = Scorer.restore(bundle, batch_rows)
     try:
-        found = parity.score_all(scorer, inputs)
+        found = score_all(scorer, inputs)
     finally:
         scorer.close()
     golden = {f"inputs/{name}": _storable(array) for name, array in inputs.items()}
@@ -101,7 +102,7 @@ def describe(source: Source, lowered: Lowered, precision: str) -> Dict[str, Any]
             "kind": source.kind,
             "name": source.name,
             "tags": list(tags_of(source)),
-            "checkpoint": os.path.basename(source.checkpoint),
+            "checkpoint": os.path.basename(lowered.checkpoint),
             "digest": source.digest(),
         },
         "tool": {"batchinfer": batchinfer.__version__, "tensorflow": tf.__version__},
@@ -114,14 +115,12 @@ def describe(source: Source, lowered: Lowered, precision: str) -> Dict[str, Any]
                 "source": one.source.name,
                 "dtype": one.variable.spec.dtype,
                 "source_dtype": one.source.dtype,
-                "shape": list(one.source.shape),
+                "shape": list(one.source.shape or ()),
             }
             for one in assignments
         },
         "dropped": {drop.name: drop.reason for drop in lowered.mapping.drops},
-        "rewrites": [
-            {"rewrite": one.rewrite, "count": one.count} for one in lowered.applied
-        ],
+        "rewrites": [{"rewrite": one.rewrite, "count": one.count} for one in lowered.applied],
         "nodes": {"before": lowered.num_nodes_before, "after": num_nodes(lowered.graph_def)},
     }
 

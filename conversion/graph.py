@@ -16,7 +16,7 @@ class Edge(NamedTuple):
     """The output of a node that another node reads; index -1 is a control edge."""
 
     node: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nothing here needs
 
     @classmethod
     def parse(cls, text: str) -> Edge:

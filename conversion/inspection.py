@@ -11,6 +11,7 @@ from batchinfer.errors import InputError
 from batchinfer.signature import Signature
 from batchinfer.tf1 import tf
 from conversion import inventory, names, tables, tensors, variables
+from conversion.candidates import candidates, flags_for
 from conversion.checkpoint import read_specs
 from conversion.graph import Edge, GraphView, every_node
 from conversion.lowering import Request, require_whole
@@ -81,9 +82,7 @@ class Inspection:
             "candidates": self.candidates,
             "bundle": self.bundle,
             "ops": [vars(one) for one in self.ops],
-            "variables": [
-                {**vars(one.spec), "fate": one.fate} for one in self.variables
-            ],
+            "variables": [{**vars(one.spec), "fate": one.fate} for one in self.variables],
             "convert": self.command,
             "problems": list(self.problems),
         }
@@ -139,7 +138,7 @@ def _chosen(source: Source, request: Request, problems: List[str]) -> tensors.Te
     try:
         return tensors.choose_tensors(source, request.inputs, request.outputs, request.signature)
     except InputError as error:
-        inputs, outputs = tensors.candidates(source.meta_graph.graph_def)
+        inputs, outputs = candidates(source.meta_graph.graph_def)
         if source.meta_graph.signature_def or not (inputs and outputs):
             problems.append(str(error))
         return tensors.Tensors(inputs, outputs)
@@ -228,7 +227,7 @@ def _described(info: Any) -> str:
 def _candidates(source: Source, graph: Any) -> Dict[str, Dict[str, str]]:
     if source.meta_graph.signature_def or graph is None:
         return {}
-    inputs, outputs = tensors.candidates(source.meta_graph.graph_def)
+    inputs, outputs = candidates(source.meta_graph.graph_def)
     return {
         kind: {name: _tensor(graph, tensor) for name, tensor in named.items()}
         for kind, named in (("inputs", inputs), ("outputs", outputs))
@@ -255,7 +254,7 @@ def _command(
     if source.kind == "meta_graph" and source.checkpoint:
         words += ["--checkpoint", source.checkpoint]
     if request.inputs or not source.meta_graph.signature_def:
-        words += tensors.flags_for(chosen.inputs, chosen.outputs).split(" ")
+        words += flags_for(chosen.inputs, chosen.outputs).split(" ")
     elif request.signature != "serving_default":
         words += ["--signature", request.signature]
     if rules_path:

@@ -1,10 +1,10 @@
-"""A graph after surgery -> everything in it that a CPU or GPU session cannot run, or runs wrongly."""
+"""A graph after surgery -> all that a CPU or GPU session cannot run, or would run wrongly."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Dict, List, Set, Tuple
+from typing import AbstractSet, Any, Dict, List, Tuple
 
 from batchinfer.errors import UnsupportedOpsError
 from batchinfer.tf1 import tf
@@ -93,7 +93,7 @@ def message(found: Tuple[Refusal, ...]) -> str:
     )
 
 
-def why_refused(node: Any, functions: Set[str] = frozenset(), inside: bool = False) -> str:
+def why_refused(node: Any, functions: AbstractSet[str] = frozenset(), inside: bool = False) -> str:
     """Why a node cannot stay in a predictor; "" when it can.
 
     Args:
@@ -116,17 +116,22 @@ def _wrong_in_a_predictor(node: Any, inside: bool) -> str:
         return REPLICAS.format(replicas) if replicas > 1 else ""
     if node.op.startswith(RANDOM):
         return "gives other numbers in each run; this looks like a training graph (dropout?)"
-    if node.op.startswith("FusedBatchNorm") and "Grad" not in node.op:
-        if attr_value(node, "is_training").b:
-            return "uses the statistics of its batch (is_training=True); " + TRAINING
-    if node.op.startswith("DepthwiseConv2d"):
-        if any(step > 1 for step in attr_value(node, "dilations").list.i):
-            return "TF 1.15 ignores `dilations` here without an error; use SpaceToBatchND around it"
+    if _trains_batch_norm(node):
+        return "uses the statistics of its batch (is_training=True); " + TRAINING
+    if node.op.startswith("DepthwiseConv2d") and max(attr_value(node, "dilations").list.i) > 1:
+        return "TF 1.15 ignores `dilations` here without an error; use SpaceToBatchND around it"
     if node.op in REFERENCE_VARIABLES or node.op.startswith(WRITES):
         return "a variable is written while predicting; " + TRAINING
     if inside and node.op == "VarHandleOp":
         return "a variable inside a function cannot be matched with the checkpoint"
     return ""
+
+
+def _trains_batch_norm(node: Any) -> bool:
+    """The attribute is True where it was stripped: that is the OpDef's default."""
+    if not node.op.startswith("FusedBatchNorm") or "Grad" in node.op:
+        return False
+    return bool(attr_value(node, "is_training").b)
 
 
 def _why_not_run(node: Any) -> str:

@@ -1,4 +1,4 @@
-"""A source -> a clean graph with its signature and the variables it reads; in memory, nothing written."""
+"""A source -> a clean graph, its signature and its variables; in memory, nothing written."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ class Lowered:
     """A graph that a CPU or GPU session runs.
 
     Attributes:
+        checkpoint: prefix of the checkpoint that the variables are read from.
         graph_def: after surgery, its variables under their new names.
         signature: inputs and outputs with dtypes and shapes as inferred after surgery.
         unused_inputs: inputs that no output needs; they are not in the signature.
@@ -29,6 +30,7 @@ class Lowered:
         num_nodes_before: nodes of the artifact's main graph and functions.
     """
 
+    checkpoint: str
     graph_def: Any
     signature: Signature
     unused_inputs: Tuple[str, ...]
@@ -53,7 +55,7 @@ class Request:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     signature: str = "serving_default"
-    rules: names.Rules = names.Rules()
+    rules: names.Rules = names.NO_RULES
 
 
 def lower(source: Source, request: Request) -> Lowered:
@@ -64,7 +66,7 @@ def lower(source: Source, request: Request) -> Lowered:
         UnsupportedOpsError: ops that a CPU or GPU cannot run, all of them.
         MappingError: variables that do not match one to one, all of them.
     """
-    require_whole(source)
+    checkpoint = require_whole(source)
     original = source.meta_graph.graph_def
     chosen = tensors.choose_tensors(source, request.inputs, request.outputs, request.signature)
     graph_def, chosen = tensors.anchor(original, chosen, source.path)
@@ -73,11 +75,12 @@ def lower(source: Source, request: Request) -> Lowered:
     graph_def, applied = operate(graph_def, anchors + list(initialisers))
     inventory.refuse(graph_def)
     found = variables.graph_variables(graph_def, variables.saver_keys(source.meta_graph))
-    mapping = names.assign(read_specs(source.checkpoint), found, request.rules)
+    mapping = names.assign(read_specs(checkpoint), found, request.rules)
     targets = {one.variable.spec.name: one.target for one in mapping.assignments}
     graph_def = variables.rename_variables(graph_def, targets)
     signature, unused = tensors.read_signature(tensors.imported(graph_def, source.path), chosen)
     return Lowered(
+        checkpoint,
         graph_def,
         signature,
         unused,
@@ -89,16 +92,16 @@ def lower(source: Source, request: Request) -> Lowered:
     )
 
 
-def require_whole(source: Source) -> None:
-    """Raise unless the source has a graph and a checkpoint.
+def require_whole(source: Source) -> str:
+    """The checkpoint of a source that has a graph as well.
 
     Raises:
         InputError: with what is missing.
     """
     if source.meta_graph is None:
         raise InputError(
-            f"{source.path} is a {KINDS[source.kind]}, which says nothing about the graph; expected "
-            "a PREDICT MetaGraph (.meta) with --checkpoint, or a SavedModel folder. "
+            f"{source.path} is a {KINDS[source.kind]}, which says nothing about the "
+            "graph; expected a PREDICT MetaGraph (.meta) with --checkpoint, or a SavedModel folder. "
             f"See what is inside with: python jobs/inspect.py {source.path}"
         )
     if source.checkpoint is None:
@@ -106,6 +109,7 @@ def require_whole(source: Source) -> None:
             f"{source.path} has no checkpoint in it or beside it; name one with --checkpoint "
             "PREFIX_OR_FOLDER"
         )
+    return source.checkpoint
 
 
 def num_nodes(graph_def: Any) -> int:

@@ -1,10 +1,10 @@
-"""Checkpoint variables and graph variables -> a total mapping between them, by rules that are data."""
+"""Variables of a checkpoint and of a graph -> a total mapping, by rules that are data."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Dict, Iterable, List, Optional, Tuple
+from typing import Dict, Iterable, List, Optional, Set, Tuple
 
 from batchinfer.errors import InputError, MappingError
 
@@ -106,6 +106,9 @@ class Rules:
         return name
 
 
+NO_RULES = Rules()
+
+
 @dataclass(frozen=True)
 class Assignment:
     """One variable of the bundle: from `source` in the checkpoint, for `variable` in the graph."""
@@ -181,7 +184,7 @@ def match(
     problems = _Problems()
     targets: Dict[str, GraphVariable] = {}
     assignments: List[Assignment] = []
-    read = set()
+    read: Set[str] = set()
     for variable in sorted(graph, key=lambda variable: variable.spec.name):
         target = rules.target(variable.spec.name)
         if target in targets:

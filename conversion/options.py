@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Mapping, Optional
 
 from batchinfer.errors import InputError
-from conversion.parity import Tolerance
+from conversion.parity import DEFAULT_TOLERANCE, Tolerance
 
 PRECISIONS = ("float32",)
 
@@ -36,7 +36,7 @@ class ConvertOptions:
     signature: str = "serving_default"
     rules: Optional[str] = None
     reference: Optional[str] = None
-    tolerance: Tolerance = Tolerance()
+    tolerance: Tolerance = DEFAULT_TOLERANCE
     allow_parity_failure: bool = False
     precision: str = "float32"
 

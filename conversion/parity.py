@@ -1,14 +1,14 @@
-"""A bundle's predictions and a reference's -> a report that says, per output, how far apart they are."""
+"""A bundle's predictions and a reference's -> per output, how far apart they are."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, Mapping, Optional, Tuple
 
 import numpy as np
 
 from batchinfer.errors import InputError, ParityError
-from batchinfer.signature import Signature
+from conversion.reference import as_bytes
 
 # |found - expected| <= atol + rtol * |expected|, as numpy.allclose has it. float32 on another
 # device gave differences up to 2.5e-7 on probabilities; bfloat16 arithmetic needs about 1e-2.
@@ -26,6 +26,9 @@ class Tolerance:
     def __post_init__(self) -> None:
         if not (0 <= self.atol < float("inf") and 0 <= self.rtol < float("inf")):
             raise InputError(f"atol and rtol must be 0 or more and finite; found {self}")
+
+
+DEFAULT_TOLERANCE = Tolerance()
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,9 @@ class ParityReport:
 
     def table(self) -> str:
         """The report as lines for a person."""
-        lines = [f"{'output':<24} {'':6} {'max_absdiff':>11} {'max_reldiff':>11} {'row':>7}  argmax"]
+        lines = [
+            f"{'output':<24} {'':6} {'max_absdiff':>11} {'max_reldiff':>11} {'row':>7}  argmax"
+        ]
         for output in self.outputs:
             verdict = "ok" if output.passed else "FAILED"
             lines.append(
@@ -119,7 +124,7 @@ def _compare_output(name: str, found: Any, expected: Any, tolerance: Tolerance) 
 def _compare_exactly(name: str, found: Any, expected: Any) -> OutputParity:
     """Strings and booleans: equal or not."""
     if found.dtype.kind != "b" or expected.dtype.kind != "b":
-        found, expected = (_texts(array) for array in (found, expected))
+        found, expected = (as_bytes(array) for array in (found, expected))
     differs = found != expected
     outside = int(np.count_nonzero(differs))
     return OutputParity(
@@ -167,12 +172,6 @@ def _numeric(array: Any) -> bool:
     return array.dtype.kind in "iuf"
 
 
-def _texts(array: Any) -> Any:
-    """Strings as TensorFlow gives them (bytes) and as an npz holds them (bytes or str)."""
-    texts = [text.encode() if isinstance(text, str) else bytes(text) for text in array.ravel()]
-    return np.array(texts, dtype=object).reshape(array.shape)
-
-
 def _finite(value: float) -> Optional[float]:
     """JSON has no infinity."""
     return float(value) if np.isfinite(value) else None
@@ -182,83 +181,6 @@ def _short(value: Any) -> str:
     if value is None:
         return "-"
     return str(value) if isinstance(value, int) else f"{value:.3g}"
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Inputs, and the outputs that the model gave for them."""
-
-    inputs: Mapping[str, Any]
-    outputs: Mapping[str, Any]
-
-
-def read_reference(path: str) -> Reference:
-    """Read an .npz with the keys `inputs/<name>` and `outputs/<name>`.
-
-    Raises:
-        InputError: not an .npz, pickled objects in it, other keys, or no inputs or outputs.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"cannot read --reference {path}: expected an .npz of plain arrays: {error}"
-        ) from error
-    sides: Dict[str, Dict[str, Any]] = {"inputs": {}, "outputs": {}}
-    strangers: List[str] = []
-    for key, array in arrays.items():
-        side, _, name = key.partition("/")
-        if side in sides and name:
-            sides[side][name] = array
-        else:
-            strangers.append(key)
-    if strangers or not all(sides.values()):
-        raise InputError(
-            f"--reference {path}: expected the keys inputs/<name> and outputs/<name>; "
-            f"found {', '.join(sorted(arrays)) or 'none'}"
-        )
-    return Reference(**sides)
-
-
-def check_inputs(reference: Reference, signature: Signature) -> Dict[str, Any]:
-    """The reference's inputs in the dtypes of the signature; more inputs are no harm.
-
-    Raises:
-        InputError: an input is missing, has another shape or dtype, or another number of rows.
-    """
-    problems, arrays = [], {}
-    for spec in signature.inputs:
-        array = reference.inputs.get(spec.name)
-        if array is None:
-            problems.append(f"expected inputs/{spec.name}; found {', '.join(reference.inputs)}")
-            continue
-        fits = array.ndim == len(spec.shape) and all(
-            want in (None, have) for want, have in zip(spec.row_shape, array.shape[1:])
-        )
-        string = spec.dtype == "string"
-        if not fits or (string != (array.dtype.kind in "SUO")):
-            problems.append(f"expected {spec}; found {array.dtype}{list(array.shape)}")
-        else:
-            arrays[spec.name] = _texts(array) if string else array.astype(spec.numpy_dtype)
-    rows = {name: len(array) for name, array in arrays.items()}
-    if len(set(rows.values())) > 1 or 0 in rows.values():
-        problems.append(f"expected the same number of rows, at least 1, in each input; found {rows}")
-    if problems:
-        raise InputError("the reference does not fit the model:\n  " + "\n  ".join(problems))
-    return arrays
-
-
-def score_all(scorer: Any, inputs: Mapping[str, Any]) -> Dict[str, Any]:
-    """Every row through the scorer, in batches of its size."""
-    num_rows = len(next(iter(inputs.values())))
-    parts = [
-        scorer.score(
-            {name: array[start : start + scorer.batch_rows] for name, array in inputs.items()}
-        )
-        for start in range(0, num_rows, scorer.batch_rows)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def require(report: ParityReport, bundle: str) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from typing import Any, Iterable, List, Sequence, Tuple
+from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
 from batchinfer.signature import Signature, TensorSpec
 from batchinfer.tf1 import tf
@@ -69,8 +69,7 @@ def _add_saver(graph: Any) -> Tuple[Any, List[bytes]]:
     with tf.name_scope("save"):
         prefix = tf.placeholder_with_default("model", shape=(), name="Const")
         reads = [
-            tf.raw_ops.ReadVariableOp(resource=op.outputs[0], dtype=_dtype(op))
-            for _, op in handles
+            tf.raw_ops.ReadVariableOp(resource=op.outputs[0], dtype=_dtype(op)) for _, op in handles
         ]
         slices = [""] * len(names)
         save = tf.raw_ops.SaveV2(
@@ -102,7 +101,7 @@ def _add_saver(graph: Any) -> Tuple[Any, List[bytes]]:
 
 def _handles(graph: Any) -> Tuple[Tuple[str, Any], ...]:
     """One handle op for each variable, by name."""
-    found = {}
+    found: Dict[str, Any] = {}
     for op in graph.get_operations():
         if op.type == "VarHandleOp":
             found.setdefault(variable_name(op.node_def), op)

@@ -59,7 +59,10 @@ class Source:
         files += checkpoint_files(self.checkpoint) if self.checkpoint else []
         for name in files:
             with open(name, "rb") as file:
-                for block in iter(lambda file=file: file.read(READ_BYTES), b""):
+                while True:
+                    block = file.read(READ_BYTES)
+                    if not block:
+                        break
                     digest.update(block)
         return digest.hexdigest()
 

@@ -69,9 +69,11 @@ def _asset_paths(source: Source) -> Dict[str, str]:
     """Path by tensor name, as a SavedModel lists them or a graph's collection does."""
     meta_graph = source.meta_graph
     listed = list(meta_graph.asset_file_def)
-    for packed in meta_graph.collection_def["saved_model_assets"].any_list.value if (
-        "saved_model_assets" in meta_graph.collection_def
-    ) else ():
+    for packed in (
+        meta_graph.collection_def["saved_model_assets"].any_list.value
+        if ("saved_model_assets" in meta_graph.collection_def)
+        else ()
+    ):
         asset = AssetFileDef()
         packed.Unpack(asset)
         listed.append(asset)

@@ -9,7 +9,8 @@ from typing import Any, Dict, List, Mapping, Tuple
 from batchinfer.errors import InputError
 from batchinfer.signature import Signature, TensorSpec
 from batchinfer.tf1 import tf
-from conversion.graph import Edge, GraphView, close_names, copied
+from conversion.candidates import candidates, flags_for
+from conversion.graph import Edge, close_names, copied
 from conversion.source import Source
 
 OUTPUT_SCOPE = "outputs/"  # where the outputs' nodes get names that no rewrite changes
@@ -44,7 +45,7 @@ def choose_tensors(
         return Tensors(_with_index(inputs), _with_index(outputs))
     definitions = source.meta_graph.signature_def
     if signature not in definitions:
-        raise InputError(_no_signature(source, signature, [name for name in definitions]))
+        raise InputError(_no_signature(source, signature, list(definitions)))
     definition = definitions[signature]
     return Tensors(
         {name: _dense(name, info) for name, info in sorted(definition.inputs.items())},
@@ -81,42 +82,6 @@ def _no_signature(source: Source, signature: str, found: List[str]) -> str:
     )
 
 
-def flags_for(inputs: Mapping[str, str], outputs: Mapping[str, str]) -> str:
-    """`--input a=a:0 --output b=b:0`."""
-    pairs = [
-        f"--{flag} " + (",".join(f"{name}={tensor}" for name, tensor in tensors.items()) or "?")
-        for flag, tensors in (("input", inputs), ("output", outputs))
-    ]
-    return " ".join(pairs)
-
-
-def candidates(graph_def: Any) -> Tuple[Dict[str, str], Dict[str, str]]:
-    """Likely inputs (placeholders) and outputs (what leaves a TPU cluster) of a bare graph."""
-    view = GraphView(graph_def)
-    inputs = [node.name for node in graph_def.node if node.op == "Placeholder"]
-    leaving = [
-        node.name
-        for node in graph_def.node
-        if node.op == "Identity"
-        and view.nodes[Edge.parse(node.input[0]).node].op == "TPUReplicatedOutput"
-    ]
-    outputs = leaving or [
-        node.name
-        for node in graph_def.node
-        if node.name not in view.data_consumed() and node.op in ("Softmax", "Identity", "ArgMax")
-    ]
-    return _named(inputs), _named(outputs)
-
-
-def _named(nodes: List[str]) -> Dict[str, str]:
-    """A short name for each tensor: the node's last part, the whole where that is not unique."""
-    short = [re.sub(r"_shard_0$", "", name.rpartition("/")[2]) for name in nodes]
-    return {
-        (last if short.count(last) == 1 else name.replace("/", "_")): name + ":0"
-        for name, last in zip(nodes, short)
-    }
-
-
 def imported(graph_def: Any, what: str) -> Any:
     """The graph as TensorFlow sees it, with dtypes and shapes inferred.
 
@@ -151,7 +116,9 @@ def anchor(graph_def: Any, tensors: Tensors, what: str) -> Tuple[Any, Tensors]:
         if not _has(graph, tensor)
     ]
     if problems:
-        raise InputError(f"{what}: {len(problems)} tensor(s) not found:\n  " + "\n  ".join(problems))
+        raise InputError(
+            f"{what}: {len(problems)} tensor(s) not found:\n  " + "\n  ".join(problems)
+        )
     made, anchors = copied(graph_def), {}
     for name, tensor in tensors.outputs.items():
         node = made.node.add(name=_free(graph, OUTPUT_SCOPE + _safe(name)), op="Identity")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Optional, Tuple
 
-from batchinfer.tf1 import tf
 from tensorflow.core.framework import variable_pb2
 from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from tensorflow.python.framework import kernels, op_def_registry
+
+from batchinfer.tf1 import tf
 
 AssetFileDef = meta_graph_pb2.AssetFileDef
 SavedModel = saved_model_pb2.SavedModel

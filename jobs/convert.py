@@ -60,7 +60,10 @@ def read(argv: Any = None) -> argparse.Namespace:
         help="inputs/<name> and outputs/<name>: the bundle has to reproduce them",
     )
     parser.add_argument(
-        "--atol", type=float, default=DEFAULT_ATOL, help="|found - expected| <= atol + rtol*|expected|"
+        "--atol",
+        type=float,
+        default=DEFAULT_ATOL,
+        help="|found - expected| <= atol + rtol*|expected|",
     )
     parser.add_argument("--rtol", type=float, default=DEFAULT_RTOL, help="see --atol")
     parser.add_argument(

@@ -107,9 +107,7 @@ def _body(view: GraphView, call: Any) -> Tuple[List[Any], List[Edge], List[str]]
     scope = _Scope(view, call, function, tensors)
     waits_for = [str(edge) for edge in edges if edge.index == CONTROL]
     nodes = [scope.node(node, waits_for) for node in function.node_def]
-    results = [
-        scope.edge(function.ret[output.name]) for output in function.signature.output_arg
-    ]
+    results = [scope.edge(function.ret[output.name]) for output in function.signature.output_arg]
     return nodes, results, [scope.prefix + name for name in function.control_ret.values()]
 
 

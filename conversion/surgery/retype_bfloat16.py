@@ -58,7 +58,8 @@ def _retype_attr(attr: Any) -> bool:
         inner = [_retype_attr(one) for func in attr.list.func for one in func.attr.values()]
         return differs or any(inner)
     if kind == "func":
-        return any([_retype_attr(one) for one in attr.func.attr.values()])
+        inner = [_retype_attr(one) for one in attr.func.attr.values()]  # all, not the first
+        return any(inner)
     return False
 
 

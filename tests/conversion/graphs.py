@@ -6,7 +6,7 @@ from batchinfer.tf1 import tf
 
 
 def node(name, op, *inputs, **attrs):
-    """A NodeDef; attributes are types, ints, bytes, bools, lists of ints, or protos of their own."""
+    """A NodeDef; attributes are types, ints, bytes, bools, lists of them, or protos."""
     made = tf.NodeDef(name=name, op=op, input=inputs)
     for key, value in attrs.items():
         _set(made.attr[key], value)

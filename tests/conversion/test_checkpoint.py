@@ -61,9 +61,9 @@ def test_values_are_copied_bit_for_bit_into_as_many_files_as_memory_asks_for(
     assert reader.get_tensor("x/c").dtype == np.float32
     assert reader.get_tensor("x/c").tolist() == [1.5, -2.0]
     files = sorted(os.listdir(str(tmp_path / "out")))
-    assert files == [
-        f"variables.data-{i:05d}-of-{data_files:05d}" for i in range(data_files)
-    ] + ["variables.index"]
+    assert files == [f"variables.data-{i:05d}-of-{data_files:05d}" for i in range(data_files)] + [
+        "variables.index"
+    ]
 
 
 def test_of_several_checkpoints_the_one_of_the_last_step_is_taken(tmp_path):

@@ -25,10 +25,10 @@ from conversion.options import ConvertOptions
 from conversion.parity import Tolerance
 from tests.conversion import tpu_models
 
-TENSORS = dict(
-    inputs={"image": "image:0"},
-    outputs={"probabilities": "output_0_shard_0", "classes": "output_1_shard_0:0"},
-)
+TENSORS = {
+    "inputs": {"image": "image:0"},
+    "outputs": {"probabilities": "output_0_shard_0", "classes": "output_1_shard_0:0"},
+}
 VARIABLES = [
     "net/conv/kernel",
     "net/dense/bias",
@@ -78,7 +78,9 @@ def test_a_tpu_artifact_gives_the_predictions_of_the_model_without_a_tpu(
     assert found["classes"].tolist() == reference[1]["classes"].tolist()
     fixed = kind == "meta_graph"
     assert bundle.manifest["source"]["kind"] == kind
-    assert bundle.manifest["batch"] == ({"kind": "fixed", "rows": 8} if fixed else {"kind": "dynamic"})
+    assert bundle.manifest["batch"] == (
+        {"kind": "fixed", "rows": 8} if fixed else {"kind": "dynamic"}
+    )
     assert sorted(bundle.manifest["variables"]) == VARIABLES
     assert bundle.manifest["parity"] is None
 
@@ -145,7 +147,10 @@ def test_saved_model_cli_shows_a_bundle(artifacts, tmp_path):
     command = [sys.executable, tool, "show", "--all", "--dir", str(tmp_path / "b")]
     shown = subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout.decode()
     assert "signature_def['serving_default']" in shown
-    assert "inputs['image'] tensor_info:\n        dtype: DT_FLOAT\n        shape: (-1, 8, 8, 1)" in shown
+    assert (
+        "inputs['image'] tensor_info:\n        dtype: DT_FLOAT\n        shape: (-1, 8, 8, 1)"
+        in shown
+    )
     assert "shape: (-1, 3)" in shown
 
 
@@ -275,7 +280,10 @@ def test_what_would_be_wrong_or_cannot_run_is_refused(tmp_path, build, message):
     [
         ({"inputs": {"image": "imag:0"}}, "--input image=imag:0: no such tensor; nearest: image:0"),
         ({"outputs": {}}, "expected both --input and --output"),
-        ({"inputs": {}, "outputs": {}}, "--input image=image:0 --output output_0=output_0_shard_0:0,"),
+        (
+            {"inputs": {}, "outputs": {}},
+            "--input image=image:0 --output output_0=output_0_shard_0:0,",
+        ),
         ({"checkpoint": "/nowhere/model.ckpt"}, "no checkpoint at /nowhere/model.ckpt"),
         ({"rules": "/nowhere.yaml"}, "cannot read --rules /nowhere.yaml"),
         ({"reference": "/nowhere.npz"}, "cannot read --reference /nowhere.npz"),
@@ -293,7 +301,7 @@ def test_a_signature_that_is_not_there_is_answered_with_those_that_are(artifacts
 
 
 def test_a_checkpoint_alone_is_refused_with_what_is_needed(artifacts, tmp_path):
-    with pytest.raises(InputError, match="checkpoint alone.*expected a PREDICT MetaGraph"):
+    with pytest.raises(InputError, match=r"checkpoint alone.*expected a PREDICT MetaGraph"):
         convert(options(artifacts, "checkpoint", tmp_path / "b"))
 
 

@@ -64,7 +64,8 @@ def test_one_error_lists_every_op_with_its_count_and_an_example():
     with pytest.raises(UnsupportedOpsError) as error:
         refuse(looked_at)
     assert str(error.value) == (
-        "2 kind(s) of ops that the outputs need cannot run, or would run wrongly, on a CPU or GPU:\n"
+        "2 kind(s) of ops that the outputs need cannot run, or would run wrongly, "
+        "on a CPU or GPU:\n"
         "  RandomUniform x2, such as noise\n"
         "      gives other numbers in each run; this looks like a training graph (dropout?)\n"
         "  XlaDot x1, such as y in function f\n"

@@ -7,23 +7,16 @@ import pytest
 
 from batchinfer.errors import InputError, ParityError
 from batchinfer.signature import Signature, TensorSpec
-from conversion.parity import (
-    OutputParity,
-    Reference,
-    Tolerance,
-    check_inputs,
-    compare,
-    read_reference,
-    require,
-    score_all,
-)
+from conversion.parity import OutputParity, Tolerance, compare, require
+from conversion.reference import Reference, check_inputs, read_reference, score_all
 
 NAN, INF = float("nan"), float("inf")
 
 
 def one(found, expected, atol=0.0, rtol=0.0):
     """The comparison of a single output."""
-    return compare({"y": np.array(found)}, {"y": np.array(expected)}, Tolerance(atol, rtol)).outputs[0]
+    found, expected = {"y": np.array(found)}, {"y": np.array(expected)}
+    return compare(found, expected, Tolerance(atol, rtol)).outputs[0]
 
 
 def test_a_difference_is_measured_and_its_row_named():

@@ -23,6 +23,7 @@ from conversion.surgery import (
     scrub,
     sweep,
 )
+from conversion.surgery.inline_functions import ALWAYS
 from tests.conversion.graphs import add_function, calls, const, graph, lines, node, run
 
 F32, BF16 = tf.float32, tf.bfloat16
@@ -103,7 +104,7 @@ def nested_calls():
         const("a", 3.0),
         node("wait", "NoOp"),
         node("core", "TPUOrdinalSelector"),
-        node("call", "TPUPartitionedCall", "a", "core", "^wait", f=calls("f"), Tin=[F32], Tout=[F32]),
+        node("call", ALWAYS, "a", "core", "^wait", f=calls("f"), Tin=[F32], Tout=[F32]),
         node("out", "Identity", "call", "^call", T=F32),
     )
     inner = [node("meta", "TPUReplicateMetadata"), node("y", "Neg", "x", "^meta", T=F32)]

@@ -20,8 +20,8 @@ def handle(name, shared_name=b"", dims=(2,)):
 
 
 def test_a_variable_is_known_by_the_name_it_is_shared_under():
-    found = graph_variables(graph(handle("a"), handle("b_1", b"b"), handle("b_2", b"b")), {"a": "k"})
-    assert found == (
+    looked_at = graph(handle("a"), handle("b_1", b"b"), handle("b_2", b"b"))
+    assert graph_variables(looked_at, {"a": "k"}) == (
         GraphVariable(VariableSpec("a", "float32", (2,)), "k"),
         GraphVariable(VariableSpec("b", "float32", (2,)), "b"),
     )

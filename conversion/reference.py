@@ -1,0 +1,96 @@
+"""An .npz of inputs and outputs -> what a bundle is compared with, and the bundle's side of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, List, Mapping
+
+import numpy as np
+
+from batchinfer.errors import InputError
+from batchinfer.signature import Signature
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Inputs, and the outputs that the model gave for them."""
+
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+
+
+def read_reference(path: str) -> Reference:
+    """Read an .npz with the keys `inputs/<name>` and `outputs/<name>`.
+
+    Raises:
+        InputError: not an .npz, pickled objects in it, other keys, or no inputs or outputs.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {key: file[key] for key in file.files}
+    except (OSError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"cannot read --reference {path}: expected an .npz of plain arrays: {error}"
+        ) from error
+    sides: Dict[str, Dict[str, Any]] = {"inputs": {}, "outputs": {}}
+    strangers: List[str] = []
+    for key, array in arrays.items():
+        side, _, name = key.partition("/")
+        if side in sides and name:
+            sides[side][name] = array
+        else:
+            strangers.append(key)
+    if strangers or not all(sides.values()):
+        raise InputError(
+            f"--reference {path}: expected the keys inputs/<name> and outputs/<name>; "
+            f"found {', '.join(sorted(arrays)) or 'none'}"
+        )
+    return Reference(**sides)
+
+
+def check_inputs(reference: Reference, signature: Signature) -> Dict[str, Any]:
+    """The reference's inputs in the dtypes of the signature; more inputs are no harm.
+
+    Raises:
+        InputError: an input is missing, has another shape or dtype, or another number of rows.
+    """
+    problems, arrays = [], {}
+    for spec in signature.inputs:
+        array = reference.inputs.get(spec.name)
+        if array is None:
+            problems.append(f"expected inputs/{spec.name}; found {', '.join(reference.inputs)}")
+            continue
+        fits = array.ndim == len(spec.shape) and all(
+            want in (None, have) for want, have in zip(spec.row_shape, array.shape[1:])
+        )
+        string = spec.dtype == "string"
+        if not fits or (string != (array.dtype.kind in "SUO")):
+            problems.append(f"expected {spec}; found {array.dtype}{list(array.shape)}")
+        else:
+            arrays[spec.name] = as_bytes(array) if string else array.astype(spec.numpy_dtype)
+    rows = {name: len(array) for name, array in arrays.items()}
+    if len(set(rows.values())) > 1 or 0 in rows.values():
+        problems.append(
+            f"expected the same number of rows, at least 1, in each input; found {rows}"
+        )
+    if problems:
+        raise InputError("the reference does not fit the model:\n  " + "\n  ".join(problems))
+    return arrays
+
+
+def score_all(scorer: Any, inputs: Mapping[str, Any]) -> Dict[str, Any]:
+    """Every row through the scorer, in batches of its size."""
+    num_rows = len(next(iter(inputs.values())))
+    parts = [
+        scorer.score(
+            {name: array[start : start + scorer.batch_rows] for name, array in inputs.items()}
+        )
+        for start in range(0, num_rows, scorer.batch_rows)
+    ]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def as_bytes(array: Any) -> Any:
+    """Strings as TensorFlow gives them (bytes) and as an npz holds them (bytes or str)."""
+    texts = [text.encode() if isinstance(text, str) else bytes(text) for text in array.ravel()]
+    return np.array(texts, dtype=object).reshape(array.shape)
