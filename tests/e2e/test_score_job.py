@@ -1,0 +1,126 @@
+"""`jobs/score.py` as a process with Ray's real actors: killed, stopped, run again."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+
+from tests.support import check, tiny
+from tests.support.processes import actors_of, finish, score, short_folder, start_score, wait_until
+
+FILES, ROWS = 200, 500
+IDS = np.arange(FILES * ROWS)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """200 files; with 0.001 MiB a shard, 200 shards."""
+    folder = str(tmp_path_factory.mktemp("data"))
+    tiny.make_data(folder, FILES, ROWS)
+    return folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_folder():
+    with short_folder() as folder:
+        os.environ["RAY_TMPDIR"] = folder
+        yield
+        del os.environ["RAY_TMPDIR"]
+
+
+@pytest.fixture
+def flags(bundle, data, tmp_path):
+    return [
+        *("--bundle", bundle, "--input", data, "--output", tmp_path / "out", "--keep", "id"),
+        *("--num-gpus", 2, "--shard-mib", 0.001, "--batch-rows", 16),
+    ]
+
+
+def parts(tmp_path):
+    return check.snapshot(str(tmp_path / "out"))
+
+
+def test_a_killed_driver_loses_nothing_and_nothing_is_scored_twice(flags, tmp_path):
+    first = start_score(*flags)
+    wait_until(lambda: len(parts(tmp_path)) >= FILES // 2, "half of the shards")
+    first.kill()  # SIGKILL: no handler, no flush, no lease released
+    first.communicate()
+    time.sleep(5)  # its actors outlive it by a few seconds and may still commit
+    before = parts(tmp_path)
+    assert FILES // 2 <= len(before) < FILES
+
+    status, report, err = score(*flags)
+    assert status == 0, err
+    check.assert_exact(str(tmp_path / "out"), IDS, tiny.expected(IDS))
+    after = parts(tmp_path)
+    assert {name: after[name] for name in before} == before  # not one was written again
+    assert report["shards_scored"] == FILES - len(before)
+    assert report["shards_done_before"] + report["shards_adopted"] == len(before)
+    # Each actor had a GPU of its own.
+    assert report["device"] == "cpu (logical GPU 0), cpu (logical GPU 1)"
+
+    status, report, err = score(*flags)
+    assert (status, report["shards_scored"], report["shards_done_before"]) == (0, 0, FILES)
+    assert parts(tmp_path) == after
+
+
+def test_sigterm_stops_with_75_and_says_how_to_continue(flags, tmp_path):
+    process = start_score(*flags)
+    wait_until(lambda: len(parts(tmp_path)) >= 20, "20 shards")
+    process.send_signal(signal.SIGTERM)
+    told = time.monotonic()
+    status, report, err = finish(process)
+    assert (status, report["status"], report["reason"]) == (75, "stopped", "stopped by SIGTERM")
+    assert "run the same command again to continue" in err
+    assert time.monotonic() - told < 20
+    assert not (tmp_path / "out" / "_SUCCESS").exists()
+
+    status, report, err = score(*flags)
+    assert (status, report["rows_out"], report["shards_missing"]) == (0, len(IDS), 0)
+    check.assert_exact(str(tmp_path / "out"), IDS, tiny.expected(IDS))
+
+
+def test_a_killed_actor_is_replaced_and_the_job_succeeds(flags, tmp_path):
+    process = start_score(*flags)
+    wait_until(lambda: len(parts(tmp_path)) >= 20, "20 shards")
+    os.kill(actors_of(process.pid)[0], signal.SIGKILL)
+    status, report, err = finish(process)
+    assert status == 0, err
+    assert report["actors_lost"] == 1
+    check.assert_exact(str(tmp_path / "out"), IDS, tiny.expected(IDS))
+
+
+def test_on_cpu_one_actor_takes_two_cores(flags, tmp_path):
+    flags[flags.index("--num-gpus") + 1] = 0
+    status, report, err = score(*flags, "--device", "cpu", "--shard-mib", "1")
+    assert status == 0, err
+    assert (report["device"], report["actors"]) == ("cpu", 1)
+    check.assert_exact(str(tmp_path / "out"), IDS, tiny.expected(IDS))
+
+
+# What is wrong is told before Ray starts: these take a second each ---------------------------
+
+
+def test_a_wrong_column_is_one_message_and_exit_status_2(flags, tmp_path):
+    status, report, err = score(*flags, "--map", "x=pixels")
+    assert (status, report) == (2, None)
+    for words in (
+        "no column 'pixels' for input x: float32[?, 4]",
+        "id: int64",
+        "--map INPUT=COLUMN",
+    ):
+        assert words in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_flags_may_come_from_a_file_and_a_wrong_key_is_told(flags, bundle, tmp_path):
+    config = tmp_path / "score.yaml"
+    config.write_text(json.dumps({"bundle": bundle, "inputs": "typo"}))
+    status, report, err = score("--config", config)
+    assert (status, report) == (2, None)
+    assert "unknown key(s) inputs; known: " in err
