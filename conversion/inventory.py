@@ -34,6 +34,7 @@ REFUSED = (
     ("Xla", "has a kernel on a TPU only"),
 )
 WRITES = ("Assign", "ScatterUpdate", "ScatterAdd", "ResourceApply", "ResourceScatter", "Apply")
+BFLOAT16 = tf.bfloat16.as_datatype_enum
 REFERENCE_VARIABLES = ("VariableV2", "Variable")
 RANDOM = ("Random", "StatelessRandom", "StatelessTruncated", "StatelessMultinomial", "Truncated",
           "Parameterized", "Multinomial", "StatefulStandardNormal", "StatefulUniform")  # fmt: skip
@@ -116,6 +117,8 @@ def _wrong_in_a_predictor(node: Any, inside: bool) -> str:
         return REPLICAS.format(replicas) if replicas > 1 else ""
     if node.op.startswith(RANDOM):
         return "gives other numbers in each run; this looks like a training graph (dropout?)"
+    if node.op == "Bitcast" and BFLOAT16 in (node.attr["T"].type, node.attr["type"].type):
+        return "reads the bits of a bfloat16, which is a float32 after conversion"
     if _trains_batch_norm(node):
         return "uses the statistics of its batch (is_training=True); " + TRAINING
     if node.op.startswith("DepthwiseConv2d") and max(attr_value(node, "dilations").list.i) > 1:

@@ -101,7 +101,8 @@ def require_whole(source: Source) -> str:
     if source.meta_graph is None:
         raise InputError(
             f"{source.path} is a {KINDS[source.kind]}, which says nothing about the "
-            "graph; expected a PREDICT MetaGraph (.meta) with --checkpoint, or a SavedModel folder. "
+            "graph; expected a PREDICT MetaGraph (.meta) with --checkpoint, or a SavedModel "
+            "folder. "
             f"See what is inside with: python jobs/inspect.py {source.path}"
         )
     if source.checkpoint is None:

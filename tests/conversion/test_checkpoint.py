@@ -67,7 +67,7 @@ def test_values_are_copied_bit_for_bit_into_as_many_files_as_memory_asks_for(
 
 
 def test_of_several_checkpoints_the_one_of_the_last_step_is_taken(tmp_path):
-    for name in ("model.ckpt-90", "model.ckpt-1000", "other.ckpt"):
+    for name in ("model.ckpt-90", "model.ckpt-1000", "a_much_longer_name.ckpt"):
         (tmp_path / (name + ".index")).write_bytes(b"")
     assert find_checkpoint(str(tmp_path)) == str(tmp_path / "model.ckpt-1000")
 

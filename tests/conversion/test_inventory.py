@@ -45,6 +45,7 @@ def test_what_runs_rightly_stays(one):
         (node("x", "DepthwiseConv2dNative", T=F32, dilations=[1, 2, 2, 1]), "TF 1.15 ignores"),
         (node("x", "AssignVariableOp", dtype=F32), "a variable is written while predicting"),
         (node("x", "VariableV2", dtype=F32), "a variable is written while predicting"),
+        (node("x", "Bitcast", T=BF16, type=tf.uint16), "reads the bits of a bfloat16"),
         (node("x", "Conv2D", T=BF16), "has no CPU or GPU kernel for T=bfloat16"),
         (node("x", "NoSuchOp"), "does not know this op"),
     ],

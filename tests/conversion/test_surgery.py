@@ -9,6 +9,7 @@ import pytest
 
 from batchinfer.errors import ConversionError
 from batchinfer.tf1 import tf
+from conversion import surgery
 from conversion.graph import GraphView
 from conversion.surgery import (
     REWRITES,
@@ -247,6 +248,17 @@ def test_devices_and_hints_are_scrubbed_and_colocation_with_living_nodes_is_kept
     assert after.node[0].device == ""
     assert sorted(after.node[0].attr) == ["_class", "keep"]
     assert list(after.node[0].attr["_class"].list.s) == [b"loc:@b"]
+
+
+def test_the_graph_is_checked_after_each_rewrite(monkeypatch):
+    def forget(view):
+        return graph(*[one for one in view.graph_def.node if one.name != "a"]), 1
+
+    broken = surgery.rewrite.Rewrite("forget", "loses a node", forget)
+    monkeypatch.setattr(surgery, "REWRITES", (broken,) + REWRITES)
+    before = graph(const("a", 1.0), node("out", "Identity", "a", T=F32))
+    with pytest.raises(ConversionError, match="after rewrite `forget` the graph is broken"):
+        operate(before, ["out"])
 
 
 def test_every_rewrite_file_is_in_the_order_and_in_the_documentation():
