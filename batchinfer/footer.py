@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from typing import Iterator
+
 from batchinfer.arrow import pa, pq
 from batchinfer.errors import ShardError
 from batchinfer.storage import ObjectInfo, Store
@@ -20,7 +23,29 @@ def read_footer(store: Store, info: ObjectInfo) -> pq.FileMetaData:
     needed = int.from_bytes(tail[-8:-4], "little") + 8 if tail.endswith(b"PAR1") else 0
     if len(tail) < needed <= info.size:
         tail = store.read(info.path, info.size - needed, info.size, info.version)
-    return pq.read_metadata(pa.BufferReader(tail))
+    with damage_reported():
+        return pq.read_metadata(pa.BufferReader(tail))
+
+
+def read_schema(store: Store, info: ObjectInfo) -> pa.Schema:
+    """The Arrow schema of one Parquet object; raises as `read_footer` does."""
+    footer = read_footer(store, info)
+    with damage_reported():
+        return footer.schema.to_arrow_schema()
+
+
+@contextlib.contextmanager
+def damage_reported() -> Iterator[None]:
+    """A damaged footer as a `pa.ArrowInvalid`, whichever of its bytes is wrong.
+
+    pyarrow itself raises OSError for Thrift without sense, UnicodeDecodeError for such names.
+    """
+    try:
+        yield
+    except pa.ArrowException:
+        raise
+    except (OSError, ValueError) as error:
+        raise pa.ArrowInvalid(str(error)) from error
 
 
 def read_object_metadata(store: Store, info: ObjectInfo) -> tuple[dict[str, str], int]:

@@ -8,7 +8,7 @@ from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
 from batchinfer.arrow import pa, pq
 from batchinfer.errors import InputError, ObjectChangedError, ObjectNotFoundError
-from batchinfer.footer import read_footer
+from batchinfer.footer import damage_reported, read_footer
 from batchinfer.plan import InputFile, RowGroup
 from batchinfer.storage import ObjectInfo, Retry, Store, open_store
 
@@ -69,34 +69,42 @@ def read_footers(
         return list(pool.map(lambda one: _input_file(one[0], one[1], set(columns), check), inputs))
 
 
-def read_schema(store: Store, info: ObjectInfo) -> pa.Schema:
-    """The Arrow schema of one Parquet file."""
-    return read_footer(store, info).schema.to_arrow_schema()
-
-
 def _input_file(
     store: Store, info: ObjectInfo, columns: set[str], check: Callable[[pa.Schema], Optional[str]]
 ) -> InputFile:
     url = store.url(info.path)
     try:
         footer = read_footer(store, info)
-        problem = check(footer.schema.to_arrow_schema())
-    except (pa.ArrowException, OSError, ObjectNotFoundError, ObjectChangedError) as error:
+        with damage_reported():
+            schema, groups = footer.schema.to_arrow_schema(), _row_groups(footer, columns)
+    except (pa.ArrowException, ObjectNotFoundError, ObjectChangedError) as error:
         problem = f"not a readable Parquet file ({info.size} bytes): {_first_line(error)}"
-    if problem:
         return InputFile(url, info.size, info.version, (), problem)
-    wanted = _leaf_numbers(footer, columns)
+    problem = _row_count_problem(footer.num_rows, groups) or check(schema) or ""
+    return InputFile(url, info.size, info.version, () if problem else groups, problem)
+
+
+def _row_groups(footer: pq.FileMetaData, columns: set[str]) -> tuple[RowGroup, ...]:
+    paths = (footer.schema.column(number).path for number in range(footer.num_columns))
+    wanted = [number for number, path in enumerate(paths) if _is_of(path, columns)]
     groups = (footer.row_group(number) for number in range(footer.num_row_groups))
-    sized = tuple(
+    return tuple(
         RowGroup(g.num_rows, sum(g.column(leaf).total_uncompressed_size for leaf in wanted))
         for g in groups
     )
-    return InputFile(url, info.size, info.version, sized)
 
 
-def _leaf_numbers(footer: pq.FileMetaData, columns: set[str]) -> list[int]:
-    paths = (footer.schema.column(number).path for number in range(footer.num_columns))
-    return [number for number, path in enumerate(paths) if path.split(".")[0] in columns]
+def _is_of(path: str, columns: set[str]) -> bool:
+    """Whether a leaf such as `x.list.item` is of a wanted column; names may hold dots too."""
+    return path in columns or any(path.startswith(f"{column}.") for column in columns)
+
+
+def _row_count_problem(num_rows: int, groups: Sequence[RowGroup]) -> Optional[str]:
+    """A damaged count loses rows in silence: pyarrow reads as many as the row group tells."""
+    counts = [group.num_rows for group in groups]
+    if sum(counts) == num_rows and min(counts, default=0) >= 0:
+        return None
+    return f"a damaged footer: {num_rows} rows in all, {sum(counts)} in its row groups"
 
 
 def _expand(store: Store, path: str) -> list[ObjectInfo]:
@@ -131,12 +139,17 @@ def _glob_pattern(path: str) -> re.Pattern[str]:
         tokens.get(piece) or (_char_class(piece) if number % 2 else re.escape(piece))
         for number, piece in enumerate(pieces)
     )
-    return re.compile(pattern + r"(?:/.*)?\Z", re.DOTALL)
+    try:
+        return re.compile(pattern + r"(?:/.*)?\Z", re.DOTALL)
+    except re.error as error:
+        raise InputError(f"{path}: expected a glob; found {error} in it") from error
 
 
 def _char_class(piece: str) -> str:
-    body = piece[1:-1].replace("\\", r"\\")
-    return f"[^{body[1:]}]" if body.startswith("!") else f"[{body}]"
+    """`[a-z]`, or `[!a-z]` for all but these; what else means something to `re` is literal."""
+    negated = piece[1] in "!^" and len(piece) > 3
+    body = re.sub(r"([\\\[&|~^])", r"\\\1", piece[1 + negated : -1])
+    return f"[^/{body}]" if negated else f"[{body}]"
 
 
 def _repeats(names: Sequence[str]) -> bool:

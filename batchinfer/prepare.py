@@ -6,7 +6,6 @@ Nothing is written here but a probe object that is removed again.
 from __future__ import annotations
 
 import logging
-import os
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any, Mapping, Optional, Sequence
 
 from batchinfer.arrow import pa
 from batchinfer.bundle import Bundle
+from batchinfer.bundle_cache import local_bundle
 from batchinfer.commit import adopt
 from batchinfer.errors import (
     BundleError,
@@ -23,7 +23,7 @@ from batchinfer.errors import (
     StorageError,
     TransientStorageError,
 )
-from batchinfer.footer import read_footer
+from batchinfer.footer import read_schema
 from batchinfer.inputs import list_inputs, read_footers
 from batchinfer.ledger import ShardRecord, read_ledger, reconcile
 from batchinfer.options import FaultOptions, ScoreOptions
@@ -51,6 +51,7 @@ class PreparedRun:
 
     Attributes:
         bundle, columns, folder, plan: opened and checked against each other.
+        bundle_url: where every actor finds the bundle: an absolute path or a URL.
         run: what `run.json` holds, or will hold.
         started_before: `run.json` is there already.
         done: shards that are committed; `adopted` those of them that the ledger did not know.
@@ -59,6 +60,7 @@ class PreparedRun:
     """
 
     bundle: Bundle
+    bundle_url: str
     columns: Columns
     folder: RunFolder
     plan: ShardPlan
@@ -81,7 +83,9 @@ def prepare(options: ScoreOptions, faults: FaultOptions) -> PreparedRun:
         InputError: of any kind; nothing was written.
     """
     retry = Retry(faults.retry_budget_s)
-    bundle = _open_bundle(options)
+    bundle = _open_bundle(options, retry)
+    bundle_store, bundle_path = open_store(options.bundle, options.storage_options, retry)
+    bundle_url = bundle_store.url(bundle_path)
     choose_batch_rows(bundle.signature, options.batch_rows)
     store, path = open_store(options.output, options.storage_options, retry)
     folder = RunFolder(store, path)
@@ -105,13 +109,16 @@ def prepare(options: ScoreOptions, faults: FaultOptions) -> PreparedRun:
         check_unchanged(plan, found)
         done, adopted = what_is_done(folder, plan, str(run["fingerprint"]), listing)
     return PreparedRun(
-        bundle, columns, folder, plan, run, started_before, done, adopted,
+        bundle, bundle_url, columns, folder, plan, run, started_before, done, adopted,
         finished=SUCCESS in listing, exclusive=_probe(folder),
     )  # fmt: skip
 
 
-def _open_bundle(options: ScoreOptions) -> Bundle:
-    bundle = Bundle.open(os.path.abspath(options.bundle))
+def _open_bundle(options: ScoreOptions, retry: Retry) -> Bundle:
+    def open_url(url: str) -> tuple[Store, str]:
+        return open_store(url, options.storage_options, retry)
+
+    bundle = Bundle.open(local_bundle(options.bundle, open_url))
     if not bundle.parity_passed and not options.allow_unproven:
         raise BundleError(
             f"bundle {options.bundle} has no passed parity report: nothing proves that it computes "
@@ -142,7 +149,7 @@ def _fitting_columns(
     unreadable = ""
     for store, info in inputs[:SCHEMAS_TRIED]:
         try:
-            schema = read_footer(store, info).schema.to_arrow_schema()
+            schema = read_schema(store, info)
             return choose_columns(bundle.signature, options.columns, options.keep, schema)
         except SchemaError as error:
             refused = refused or SchemaError(f"{store.url(info.path)}: {error}")
