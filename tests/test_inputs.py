@@ -95,7 +95,7 @@ GLOBS = [
     ("[!]*", None),
     ("day=?/x.parquet", ["day=1/x.parquet", "day=2/x.parquet"]),
     ("day=*", ["day=1/x.parquet", "day=2/hour=5/x.parquet", "day=2/x.parquet"]),
-    ("**/x.parquet", ["b/x.parquet", "day=1/x.parquet", "day=2/hour=5/x.parquet", "day=2/x.parquet"]),
+    ("**/x.parquet", [name for name in VISIBLE if name.endswith("/x.parquet")]),
     ("b/**", ["b/deeper/still/y.parq", "b/x.parquet"]),
     ("*.pq", ["c*?.pq"]),
     ("d[a]y=[1]", ["day=1/x.parquet"]),
@@ -145,7 +145,7 @@ def test_a_hidden_folder_that_is_named_is_taken(root):
     ids=["a file", "a file and a glob", "a folder and one in it"],
 )
 def test_a_file_named_twice_is_refused_and_shown(root, given):
-    with pytest.raises(InputError, match="1 input file.* named twice .*such as .*/"):
+    with pytest.raises(InputError, match=r"1 input file\(s\) are named twice .*such as .*/"):
         list_inputs([f"{root}/{name}" for name in given])
 
 
