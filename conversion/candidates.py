@@ -7,6 +7,14 @@ from typing import Any, Dict, List, Mapping, Tuple
 
 from conversion.graph import Edge, GraphView
 
+LAST_OPS = ("Softmax", "Sigmoid", "ArgMax")  # what predictors outside a TPU cluster often end in
+TRAINING_OPS = ("Infeed", "Outfeed", "ResourceApply", "ApplyAdam", "ApplyMomentum", "ApplyGradient")
+
+
+def looks_like_training(graph_def: Any) -> bool:
+    """Whether an optimizer or a TPU training loop is in the graph."""
+    return any(node.op.startswith(TRAINING_OPS) for node in graph_def.node)
+
 
 def flags_for(inputs: Mapping[str, str], outputs: Mapping[str, str]) -> str:
     """`--input a=a:0 --output b=b:0`."""
@@ -29,9 +37,7 @@ def candidates(graph_def: Any) -> Tuple[Dict[str, str], Dict[str, str]]:
         and view.nodes[Edge.parse(node.input[0]).node].op == "TPUReplicatedOutput"
     ]
     outputs = leaving or [
-        node.name
-        for node in graph_def.node
-        if node.name not in consumed and node.op in ("Softmax", "Identity", "ArgMax")
+        node.name for node in graph_def.node if node.name not in consumed and node.op in LAST_OPS
     ]
     return _named(inputs), _named(outputs)
 

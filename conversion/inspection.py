@@ -141,6 +141,7 @@ def _chosen(source: Source, request: Request, problems: List[str]) -> tensors.Te
         inputs, outputs = candidates(source.meta_graph.graph_def)
         if source.meta_graph.signature_def or not (inputs and outputs):
             problems.append(str(error))
+            return tensors.Tensors({}, {})
         return tensors.Tensors(inputs, outputs)
 
 
