@@ -39,12 +39,15 @@ class Lease:
         """Make sure that nobody took over.
 
         Raises:
-            LeaseLostError: a later epoch was claimed, or this one by two.
+            LeaseLostError: a later epoch was claimed, or this one by two, or the claims are gone.
         """
         epochs = _claims(self.folder)
-        if max(epochs) > self.epoch or epochs.get(self.epoch) != [self.nonce]:
+        last = max(epochs, default=0)
+        if last < self.epoch:
+            raise LeaseLostError(f"the claims in {self.folder.url}/{STATE}/lease were deleted")
+        if epochs[last] != [self.nonce]:
             raise LeaseLostError(
-                f"another driver took {self.folder.url} over (epoch {max(epochs)}, this one was "
+                f"another driver took {self.folder.url} over (epoch {last}, this one was "
                 f"{self.epoch}); nothing is lost, it goes on with the same shards"
             )
 
