@@ -17,6 +17,7 @@ import ray
 
 from batchinfer.arrow import pa
 from batchinfer.bundle import Bundle
+from batchinfer.bundle_cache import local_bundle
 from batchinfer.dispatcher import ActorLostError
 from batchinfer.errors import BatchinferError, InputError, ShardError, TransientStorageError
 from batchinfer.job import ScoringJob
@@ -58,7 +59,7 @@ class ScoringActor:
         gpu = job.gpus > 0
         if not gpu:
             os.environ["CUDA_VISIBLE_DEVICES"] = ""  # newer Ray shows every GPU to a CPU actor
-        bundle = Bundle.open(job.bundle)
+        bundle = Bundle.open(local_bundle(job.bundle, job.open_store))
         if bundle.digest != job.bundle_digest:
             raise InputError(
                 f"bundle {job.bundle} on {os.uname().nodename} has digest {bundle.digest[:12]}; "

@@ -138,7 +138,7 @@ def _job(
     gpu: bool,
 ) -> ScoringJob:
     return ScoringJob(
-        bundle=prepared.bundle.path,
+        bundle=prepared.bundle_url,
         bundle_digest=prepared.bundle.digest,
         output=prepared.folder.url,
         fingerprint=prepared.fingerprint,

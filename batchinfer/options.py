@@ -19,7 +19,7 @@ class ScoreOptions:
     """What to score, with what, to where.
 
     Attributes:
-        bundle: local folder of the converted model.
+        bundle: folder of the converted model; a local one must be there on every node.
         inputs: files, folders or globs, in the order in which their rows come out.
         output: folder of the predictions.
         columns: input name -> column name, where they differ.

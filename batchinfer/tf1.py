@@ -12,9 +12,7 @@ import logging
 import os
 import warnings
 
-os.environ.setdefault(
-    "TF_CPP_MIN_LOG_LEVEL", "2" if os.path.exists("/proc/driver/nvidia") else "3"
-)
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if os.path.exists("/proc/driver/nvidia") else "3")
 
 with warnings.catch_warnings():
     # Of TF 1.15 itself: deprecated numpy calls, and the size of numpy's ufuncs (harmless).

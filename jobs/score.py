@@ -26,7 +26,7 @@ def read() -> argparse.Namespace:
     defaults, where = FaultOptions(), ClusterOptions()
     parser = Parser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
-    add("--bundle", required=True, metavar="FOLDER", help="the converted model")
+    add("--bundle", required=True, metavar="URL", help="folder of the converted model")
     add(
         "--input",
         required=True,

@@ -30,13 +30,15 @@ FITS = [
     ("fixed-size list", pa.array(LISTS, pa.list_(pa.int8(), 4)), spec("int32", 4), LISTS),
     ("flat list, row-major", pa.array(LISTS, pa.list_(pa.int32())), spec("int32", 2, 2), NESTED),
     ("nested lists", pa.array(NESTED, pa.list_(pa.list_(pa.int32()))), spec("int32", 2, 2), NESTED),
-    ("nested, fixed", pa.array(NESTED, pa.list_(pa.list_(pa.int8(), 2), 2)), spec("int8", 2, 2), NESTED),
+    ("nested, fixed", pa.array(NESTED, pa.list_(pa.list_(pa.int8(), 2), 2)), spec("int8", 2, 2),
+     NESTED),
     ("bytes", pa.array(RAW), spec("uint8", 4), LISTS),
     ("large bytes", pa.array(RAW, pa.large_binary()), spec("uint8", 4), LISTS),
     ("fixed-size bytes", pa.array(RAW, pa.binary(4)), spec("uint8", 2, 2), NESTED),
     ("strings", pa.array(["a", "bb"]), spec("string"), [b"a", b"bb"]),
     ("bytes as strings", pa.array([b"a", b"\0\xff"]), spec("string"), [b"a", b"\0\xff"]),
-    ("lists of strings", pa.array([["a", "b"], ["c", "d"]]), spec("string", 2), [[b"a", b"b"], [b"c", b"d"]]),
+    ("lists of strings", pa.array([["a", "b"], ["c", "d"]]), spec("string", 2),
+     [[b"a", b"b"], [b"c", b"d"]]),
 ]  # fmt: skip
 
 

@@ -165,7 +165,7 @@ def test_a_shard_that_works_at_its_last_try_counts_its_attempts():
 
 def test_an_actor_with_a_broken_process_is_replaced():
     engine = FakeEngine({4: [failure("process", "CUDA error")]})
-    dispatcher, done = dispatch(engine, 20)
+    _, done = dispatch(engine, 20)
     assert (len(done), engine.spawned) == (20, 3)
 
 

@@ -39,10 +39,10 @@ def score(bundle, data, tmp_path):
     """Run with small shards (one per file) into tmp_path/out; options can be overridden."""
 
     def call(backend=None, faults=FAULTS, **changes):
-        options = dict(
-            bundle=bundle, inputs=(data,), output=str(tmp_path / "out"), keep=("id",),
-            shard_bytes=5000, batch_rows=64,
-        )  # fmt: skip
+        options = {
+            "bundle": bundle, "inputs": (data,), "output": str(tmp_path / "out"), "keep": ("id",),
+            "shard_bytes": 5000, "batch_rows": 64,
+        }  # fmt: skip
         options.update(changes)
         backend = backend or ThreadBackend()
         return run(ScoreOptions(**options), ClusterOptions(), faults, backend.backend())

@@ -38,7 +38,7 @@ def open_store(
     protocol = protocol_of(url)
     path = url.partition("://")[2] if "://" in url else url
     retry = retry or Retry()
-    if not path.strip("/") and protocol != "memory" and path != "/":
+    if not (path if protocol == "local" else path.strip("/")):
         raise InputError(f"{url!r}: expected a path, or a bucket and a path; found none")
     if protocol == "local":
         from batchinfer.storage.local import LocalStore

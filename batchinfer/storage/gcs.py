@@ -144,7 +144,7 @@ class GcsStore(Store):
                     timeout=REQUEST_TIMEOUT_S,
                 )  # fmt: skip
             if status >= 400:
-                raise _http_error(what, status, answer)
+                raise http_error(what, status, answer)
             return bytes(answer)
 
         return self.retry.call(once)
@@ -221,7 +221,8 @@ def _passes(error: google.auth.exceptions.GoogleAuthError) -> bool:
     )
 
 
-def _http_error(what: str, status: int, answer: bytes) -> StorageError:
+def http_error(what: str, status: int, answer: bytes) -> StorageError:
+    """What a status, and the reason in the answer, mean for the caller."""
     reason, message = _reason(answer)
     text = f"{what}: HTTP {status} {message}".rstrip()
     if status == 412:

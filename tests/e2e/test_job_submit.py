@@ -37,7 +37,7 @@ def test_a_submitted_job_scores_every_row(bundle, tmp_path):
                 "--address", jobs_address, "--working-dir", str(project),
                 "--", "python", "jobs/score.py", "--config", "score.yaml",
             ],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
             timeout=DEADLINE_S,
         )  # fmt: skip
     assert submitted.returncode == 0, submitted.stdout

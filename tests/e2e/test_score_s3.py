@@ -50,10 +50,19 @@ def test_from_bucket_to_bucket_then_again(endpoint, bundle, tmp_path):
     for name in sorted(glob.glob(str(tmp_path / "data" / "*"))):
         client.upload_file(name, bucket, f"day=1/it's %20 [odd]/{os.path.basename(name)}")
     client.upload_fileobj(io.BytesIO(b""), bucket, "day=1/_SUCCESS")
+    for folder, _, names in os.walk(bundle):
+        for name in names:
+            path = os.path.join(folder, name)
+            client.upload_file(path, bucket, "models/tiny/" + os.path.relpath(path, bundle))
     config = {
-        "bundle": bundle, "input": "s3://lake/day=1", "output": "s3://lake/out", "keep": "id",
-        "shard-mib": 0.005, "num-gpus": 2, "storage-options": {"endpoint_url": endpoint},
-    }  # fmt: skip
+        "bundle": "s3://lake/models/tiny",
+        "input": "s3://lake/day=1",
+        "output": "s3://lake/out",
+        "keep": "id",
+        "shard-mib": 0.005,
+        "num-gpus": 2,
+        "storage-options": {"endpoint_url": endpoint},
+    }
     (tmp_path / "score.yaml").write_text(json.dumps(config))
 
     with short_folder() as ray_folder:

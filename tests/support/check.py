@@ -1,4 +1,4 @@
-"""An independent look at an output folder: plain pyarrow over the files, no import of batchinfer."""
+"""An independent look at an output folder: plain pyarrow, no import of batchinfer."""
 
 from __future__ import annotations
 

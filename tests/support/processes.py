@@ -67,9 +67,9 @@ def actors_of(driver_pid):
     """Process ids of the scoring actors below a driver."""
     found = []
     for entry in os.listdir("/proc"):
-        if entry.isdigit() and _command(entry).startswith("ray::ScoringActor"):
-            if driver_pid in _ancestors(int(entry)):
-                found.append(int(entry))
+        actor = entry.isdigit() and _command(entry).startswith("ray::ScoringActor")
+        if actor and driver_pid in _ancestors(int(entry)):
+            found.append(int(entry))
     return found
 
 
@@ -101,7 +101,7 @@ def free_port():
 
 @contextlib.contextmanager
 def ray_head(num_gpus=2):
-    """A Ray head of its own on loopback ports and in its own folder; gives (GCS, jobs) addresses."""
+    """A Ray head of its own, loopback ports and folder; gives (GCS, jobs) addresses."""
     with short_folder() as folder:
         gcs, dashboard = free_port(), free_port()
         environment = {
@@ -110,7 +110,7 @@ def ray_head(num_gpus=2):
             "PATH": os.path.dirname(sys.executable) + os.pathsep + os.environ["PATH"],
             "RAY_TMPDIR": folder,
         }
-        log = open(os.path.join(folder, "head.log"), "w")
+        log = Path(folder, "head.log")
         head = subprocess.Popen(
             [
                 os.path.join(os.path.dirname(sys.executable), "ray"), "start", "--head", "--block",
@@ -123,17 +123,16 @@ def ray_head(num_gpus=2):
                 "--object-store-memory", str(100 << 20), "--temp-dir", folder,
                 "--disable-usage-stats",
             ],
-            env=environment, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+            env=environment, stdout=log.open("w"), stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
             wait_until(
                 lambda: _answers(dashboard) or head.poll() is not None, "the Ray head's start"
             )
-            assert head.poll() is None, open(os.path.join(folder, "head.log")).read()
+            assert head.poll() is None, log.read_text()
             yield f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}"
         finally:
             _end_group(head)
-            log.close()
 
 
 def _answers(port):
