@@ -49,11 +49,17 @@ class RunFolder:
         return {info.path[start:]: info for info in self.store.list(self.path)}
 
     def read_json(self, name: str) -> Optional[dict[str, Any]]:
-        """A JSON object of the folder, or None if it is not there."""
+        """A JSON object of the folder, or None if it is not there.
+
+        Raises:
+            OutputConflictError: it is something else, which no run wrote.
+        """
         try:
             return dict(json.loads(self.store.read(self.at(name))))
         except ObjectNotFoundError:
             return None
+        except (ValueError, TypeError) as error:
+            raise OutputConflictError(f"{self.url}/{name} was changed: {error}") from error
 
     def put_json(self, name: str, value: Mapping[str, Any]) -> None:
         self.store.put(self.at(name), to_json(value))
@@ -72,6 +78,8 @@ class RunFolder:
             plan = ShardPlan.from_parquet(self.store.read(self.at(name)))
         except ObjectNotFoundError as error:
             raise OutputConflictError(f"{self.url}/{name} is missing; it was deleted") from error
+        except (ValueError, OSError, KeyError) as error:
+            raise OutputConflictError(f"{self.url}/{name} was changed: {error}") from error
         if plan.digest != run["plan_digest"]:
             raise OutputConflictError(f"{self.url}/{name} was changed; its digest does not agree")
         return plan
