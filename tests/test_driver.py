@@ -150,7 +150,8 @@ def test_the_same_command_scores_what_was_given_up(score, tmp_path):
     check.assert_exact(str(tmp_path / "out"), IDS, tiny.expected(IDS))
     after = check.snapshot(str(tmp_path / "out"))
     assert {name: after[name] for name in before} == before
-    assert not (tmp_path / "out/_batchinfer/quarantine.json").exists()
+    quarantine = json.loads((tmp_path / "out/_batchinfer/quarantine.json").read_text())
+    assert quarantine == {"shards": []}
 
 
 def test_a_signal_stops_with_75_and_the_same_command_scores_only_the_rest(score, tmp_path):
