@@ -30,11 +30,10 @@ def commit_shard(
     """Create a shard's object, its rejects before it.
 
     Args:
-        data: the whole Parquet object, a buffer.
+        data: the whole Parquet object, a buffer; its rows and the rejects are the shard's rows.
 
     Raises:
         CommitError: the name is taken by something that is not this shard of this run.
-        ShardError: rows in are not rows out plus rejects.
     """
     if rejects:
         name = rejects_name(shard, fingerprint)
