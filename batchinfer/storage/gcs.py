@@ -57,12 +57,11 @@ class GcsStore(Store):
 
     def __init__(self, options: Mapping[str, Any], retry: Retry) -> None:
         super().__init__(retry)
-        uncached = {"use_listings_cache": False, "skip_instance_cache": True}
         with _reported("gs://"):
-            try:
-                self._fs = fsspec.filesystem("gcs", **{**options, **uncached})
-            except ValueError as error:
-                raise StorageError(f"gs://: {error}") from error
+            try:  # from fsspec's cache of instances, for the reason told in s3.py
+                self._fs = fsspec.filesystem("gcs", **{**options, "use_listings_cache": False})
+            except (TypeError, ValueError, LookupError, FileNotFoundError) as error:
+                raise StorageError(f"gs://: {type(error).__name__}: {error}") from error
             self._session = sync(self._fs.loop, self._fs._set_session)
 
     def info(self, path: str) -> Optional[ObjectInfo]:

@@ -3,6 +3,10 @@
 s3fs gives credentials, session and event loop; the calls are made on its client, because
 s3fs 2023.1 retries on its own (up to 125 requests for one read), hides error codes, and
 silently ignores the condition that makes a create exclusive.
+
+File systems come from fsspec's cache of instances and so are never collected: the finalizer of
+s3fs and gcsfs 2023.1, when the collector runs it on fsspec's own I/O thread, waits there for
+that thread, and stops all storage of the process for 5 s.
 """
 
 from __future__ import annotations
@@ -75,10 +79,12 @@ class S3Store(Store):
         try:
             self._fs = fsspec.filesystem("s3", **_filesystem_options(options))
             self._client = sync(self._fs.loop, self._fs.set_session)
-        except (botocore.exceptions.BotoCoreError, ValueError) as error:
+        except (botocore.exceptions.BotoCoreError, TypeError, ValueError) as error:
             raise StorageError(f"s3://: {error}") from error
         # botocore of 2022 has no IfNoneMatch parameter; a header mark becomes the condition.
-        self._client.meta.events.register("before-call.s3.PutObject", _mark_to_condition)
+        self._client.meta.events.register(
+            "before-call.s3.PutObject", _mark_to_condition, unique_id="batchinfer-create-only"
+        )
 
     def info(self, path: str) -> Optional[ObjectInfo]:
         bucket, _, key = path.partition("/")
@@ -212,7 +218,7 @@ def _mark_to_condition(params: Dict[str, Any], **_: Any) -> None:
 
 
 def _filesystem_options(options: Mapping[str, Any]) -> Dict[str, Any]:
-    """The user's options over ours: no second layer of retries, real timeouts, no caches."""
+    """The user's options over ours: no second layer of retries, real timeouts, fresh listings."""
     client = dict(options.get("client_kwargs") or {})
     named = (os.environ.get(name) for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"))
     endpoint = options.get("endpoint_url") or next(filter(None, named), None)
@@ -230,5 +236,4 @@ def _filesystem_options(options: Mapping[str, Any]) -> Dict[str, Any]:
         "client_kwargs": client,
         "config_kwargs": config,
         "use_listings_cache": False,
-        "skip_instance_cache": True,
     }

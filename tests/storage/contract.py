@@ -81,24 +81,24 @@ class StoreContract:
     # --- list and info
 
     def test_an_empty_or_absent_folder_lists_nothing(self, folder: Folder) -> None:
-        assert [] == folder.names()
+        assert folder.names() == []
 
     def test_a_listing_is_sorted_and_goes_deep(self, folder: Folder) -> None:
         for name in ("b/2", "c", "a", "b/1/x", "b-1", "_batchinfer/run.json"):
             folder.created(name)
         expected = ["_batchinfer/run.json", "a", "b-1", "b/1/x", "b/2", "c"]
         assert expected == folder.names()
-        assert ["b/1/x", "b/2"] == folder.names("b")
+        assert folder.names("b") == ["b/1/x", "b/2"]
 
     def test_a_folder_is_not_a_prefix(self, folder: Folder) -> None:
         folder.created("part-1/x")
         folder.created("part-10/x")
-        assert ["part-1/x"] == folder.names("part-1")
-        assert [] == folder.names("part")
+        assert folder.names("part-1") == ["part-1/x"]
+        assert folder.names("part") == []
 
     def test_a_file_lists_nothing_below_itself(self, folder: Folder) -> None:
         folder.created("file")
-        assert [] == folder.names("file")
+        assert folder.names("file") == []
 
     def test_a_listing_gives_what_info_gives(self, folder: Folder) -> None:
         info = folder.created("one", b"12345")
@@ -107,15 +107,15 @@ class StoreContract:
 
     def test_what_another_writer_does_shows_at_once(self, folder: Folder) -> None:
         other = folder.another()
-        assert [] == folder.names()
+        assert folder.names() == []
         assert None is folder.store.info(folder.at("x"))
         assert other.create(folder.at("x"), b"1")
-        assert ["x"] == folder.names()
-        assert b"1" == folder.store.read(folder.at("x"))
+        assert folder.names() == ["x"]
+        assert folder.store.read(folder.at("x")) == b"1"
         other.put(folder.at("x"), b"22")
-        assert [2] == [info.size for info in folder.store.list(folder.path)]
+        assert [info.size for info in folder.store.list(folder.path)] == [2]
         other.delete(folder.at("x"))
-        assert [] == folder.names()
+        assert folder.names() == []
         assert None is folder.store.info(folder.at("x"))
 
     def test_a_listing_has_every_page(self, folder: Folder) -> None:
@@ -175,7 +175,7 @@ class StoreContract:
             folder.store.read(before.path, start, end, before.version)
         after = folder.store.info(before.path)
         assert after is not None
-        assert b"after!" == folder.store.read(after.path, version=after.version)
+        assert folder.store.read(after.path, version=after.version) == b"after!"
 
     def wait_for_another_version(self) -> None:
         """Only a store whose versions are times has something to wait for."""
@@ -185,7 +185,7 @@ class StoreContract:
     def test_a_name_is_created_once_and_its_content_stays(self, folder: Folder) -> None:
         assert True is folder.store.create(folder.at("x"), b"first")
         assert False is self.create_again(folder, folder.at("x"), b"second")
-        assert b"first" == folder.store.read(folder.at("x"))
+        assert folder.store.read(folder.at("x")) == b"first"
 
     def create_again(self, folder: Folder, path: str, data: bytes) -> bool:
         return folder.store.create(path, data)
@@ -202,45 +202,45 @@ class StoreContract:
 
             with ThreadPoolExecutor(8) as pool:
                 won = list(pool.map(create, range(8)))
-            assert 1 == sum(won)
+            assert sum(won) == 1
             assert b"%d" % won.index(True) == folder.store.read(path)
 
     def test_the_probe_knows_and_leaves_nothing_behind(self, folder: Folder) -> None:
         store = folder.another()
         for nonce in ("first", "second"):  # what the first one found must not sway the second
             assert self.exclusive is store.creates_exclusively(folder.at("probe"), nonce)
-        assert [] == folder.names()
+        assert folder.names() == []
 
     def test_a_buffer_is_created_like_bytes(self, folder: Folder) -> None:
         assert folder.store.create(folder.at("x"), memoryview(b"0123")[1:3])
-        assert b"12" == folder.store.read(folder.at("x"))
+        assert folder.store.read(folder.at("x")) == b"12"
 
     def test_put_replaces(self, folder: Folder) -> None:
         for data in (b"long content", b"short", b""):
             folder.store.put(folder.at("x"), data)
             assert data == folder.store.read(folder.at("x"))
-        assert ["x"] == folder.names()
+        assert folder.names() == ["x"]
 
     def test_delete_removes_and_deleting_nothing_is_silent(self, folder: Folder) -> None:
         folder.created("x")
         folder.store.delete(folder.at("x"))
         folder.store.delete(folder.at("x"))
         folder.store.delete(folder.at("never/was"))
-        assert [] == folder.names()
+        assert folder.names() == []
         assert folder.store.create(folder.at("x"), b"again")
 
     # --- content and names
 
     def test_an_empty_object(self, folder: Folder) -> None:
         info = folder.created("empty", b"")
-        assert (0, b"") == (info.size, folder.store.read(info.path))
-        assert b"" == folder.store.read(info.path, 0, 10, info.version)
-        assert b"" == RangeReader(folder.store, info).read()
+        assert (info.size, folder.store.read(info.path)) == (0, b"")
+        assert folder.store.read(info.path, 0, 10, info.version) == b""
+        assert RangeReader(folder.store, info).read() == b""
 
     def test_twenty_megabytes(self, folder: Folder) -> None:
         data = os.urandom(20_000_000)
         info = folder.created("large", data)
-        assert 20_000_000 == info.size
+        assert info.size == 20_000_000
         assert data == folder.store.read(info.path)
         assert data[-5:] == folder.store.read(info.path, 19_999_995)
 
@@ -254,7 +254,7 @@ class StoreContract:
             assert info is not None
             assert name.encode() == folder.store.read(info.path, version=info.version)
             folder.store.delete(info.path)
-        assert [] == folder.names()
+        assert folder.names() == []
 
     # --- many threads, and files for pyarrow
 
@@ -268,18 +268,18 @@ class StoreContract:
         with ThreadPoolExecutor(16) as pool:
             found = list(pool.map(work, range(64)))
         assert [b"%d" % number for number in range(64)] == found
-        assert 64 == len(folder.names())
+        assert len(folder.names()) == 64
 
     def test_an_input_is_read_where_a_reader_looks(self, folder: Folder) -> None:
         info = folder.created("digits", b"0123456789")
         file = RangeReader(folder.store, info)
-        assert (b"012", 3) == (file.read(3), file.tell())
-        assert (8, b"89", b"") == (file.seek(-2, os.SEEK_END), file.read(), file.read(5))
-        assert (2, 4, b"45") == (file.seek(2), file.seek(2, os.SEEK_CUR), file.read(2))
+        assert (file.read(3), file.tell()) == (b"012", 3)
+        assert (file.seek(-2, os.SEEK_END), file.read(), file.read(5)) == (8, b"89", b"")
+        assert (file.seek(2), file.seek(2, os.SEEK_CUR), file.read(2)) == (2, 4, b"45")
         buffer = bytearray(b"------")
         file.seek(7)
-        assert (3, b"789---") == (file.readinto(buffer), bytes(buffer))
-        assert (True, True, 10) == (file.readable(), file.seekable(), file.size())
+        assert (file.readinto(buffer), bytes(buffer)) == (3, b"789---")
+        assert (file.readable(), file.seekable(), file.size()) == (True, True, 10)
 
     def test_an_input_that_changed_is_refused(self, folder: Folder) -> None:
         info = folder.created("input", b"before")
