@@ -9,6 +9,9 @@ SOURCES := batchinfer conversion jobs examples tests
 UV ?= uv
 COMPILE := $(UV) pip compile --quiet --generate-hashes
 
+# Compiled modules are kept: the demo and the tests start dozens of Python processes.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo test check env tools lock clean
 
 demo: env
