@@ -10,7 +10,7 @@ import numpy as np
 from batchinfer.arrow import pa, pq
 from batchinfer.errors import ShardError
 from batchinfer.plan import Shard
-from batchinfer.schema import Columns
+from batchinfer.schema import REJECTS_COLUMNS, Columns
 from batchinfer.shard_reader import Reject
 from batchinfer.signature import Signature
 
@@ -75,12 +75,11 @@ def rejects_object(
     rejects: Sequence[Reject], kept: pa.Schema, metadata: Mapping[str, str]
 ) -> pa.Buffer:
     """One Parquet object of rejected rows: file, row, reason, kept columns."""
-    schema = pa.schema(
-        [("_file", pa.string()), ("_row", pa.int64()), ("_reason", pa.string()), *kept]
-    )
+    types = (pa.string(), pa.int64(), pa.string())
+    schema = pa.schema([*zip(REJECTS_COLUMNS, types), *kept])
     table = pa.table(
         [[r.url for r in rejects], [r.row for r in rejects], [r.reason for r in rejects]],
-        names=["_file", "_row", "_reason"],
+        names=list(REJECTS_COLUMNS),
     )
     if kept.names:
         rows = pa.concat_tables([r.kept for r in rejects])

@@ -10,6 +10,8 @@ from batchinfer.columns import type_problem
 from batchinfer.errors import SchemaError
 from batchinfer.signature import Signature, TensorSpec
 
+REJECTS_COLUMNS = ("_file", "_row", "_reason")  # beside the kept columns of a rejected row
+
 
 @dataclass(frozen=True)
 class Columns:
@@ -37,19 +39,20 @@ class Columns:
 
     def problem(self, schema: pa.Schema) -> Optional[str]:
         """Why a file with this schema cannot be scored, everything at once; None when it can."""
-        lines = []
+        twice = [name for name in self.names if schema.names.count(name) > 1]
+        lines = [f"{schema.names.count(name)} columns named {name!r}" for name in twice]
         for spec in self.signature.inputs:
             name = self.by_input[spec.name]
             if name not in schema.names:
                 lines.append(f"no column {name!r} for input {spec}")
-            else:
+            elif name not in twice:
                 problem = type_problem(schema.field(name).type, spec)
                 if problem:
                     lines.append(f"column {name!r} is {schema.field(name).type}: {problem}")
         for kept in self.kept:
             if kept.name not in schema.names:
                 lines.append(f"no column {kept.name!r} to keep")
-            elif plain(schema.field(kept.name).type) != kept.type:
+            elif kept.name not in twice and plain(schema.field(kept.name).type) != kept.type:
                 found = schema.field(kept.name).type
                 lines.append(
                     f"column {kept.name!r} is {found}, in the first file it is {kept.type}"
@@ -63,8 +66,9 @@ def choose_columns(
     """Hold the user's choice against the model and the first file.
 
     Raises:
-        SchemaError: an unknown input, a column that is missing or does not fit, an output
-            whose name a kept column has; all are listed.
+        SchemaError: an unknown input, a column that is missing, there twice or does not fit,
+            a kept column with the name of an output or of what tells why a row was rejected;
+            all are listed.
     """
     inputs = [spec.name for spec in signature.inputs]
     problems = [
@@ -76,10 +80,13 @@ def choose_columns(
     problems += [
         f"kept column {name!r} has the name of an output" for name in keep if name in outputs
     ]
-    fields = [
-        pa.field(name, plain(schema.field(name).type) if name in schema.names else pa.null())
+    problems += [
+        f"kept column {name!r} has the name of a column of the rejects"
         for name in keep
+        if name in REJECTS_COLUMNS
     ]
+    types = {field.name: plain(field.type) for field in schema}
+    fields = [pa.field(name, types.get(name, pa.null())) for name in keep]
     chosen = Columns(
         signature,
         {name: columns.get(name, name) for name in inputs},

@@ -1,0 +1,175 @@
+"""The user's choice of columns against model and file; everything wrong is said at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from batchinfer.arrow import pa
+from batchinfer.errors import SchemaError
+from batchinfer.schema import Columns, choose_columns, output_type
+from batchinfer.signature import Signature, TensorSpec
+
+IMAGE = TensorSpec("image", "image:0", "float32", (None, 4))
+SIZE = TensorSpec("size", "size:0", "int32", (None,))
+SCORE = TensorSpec("score", "score:0", "float32", (None, 2))
+SIGNATURE = Signature((IMAGE, SIZE), (SCORE,))
+FILE = pa.schema(
+    [
+        ("id", pa.int64()),
+        ("image", pa.list_(pa.float32())),
+        ("size", pa.int16()),
+        ("label", pa.dictionary(pa.int32(), pa.string())),
+        ("a.b", pa.int32()),
+    ]
+)
+
+
+def choose(columns=None, keep=(), schema=FILE, signature=SIGNATURE):
+    return choose_columns(signature, columns or {}, keep, schema)
+
+
+def test_inputs_take_the_columns_of_their_names():
+    assert choose().by_input == {"image": "image", "size": "size"}
+
+
+def test_a_column_can_be_named_for_an_input():
+    chosen = choose({"size": "a.b"})
+    assert chosen.by_input == {"image": "image", "size": "a.b"}
+    assert chosen.names == ["image", "a.b"]
+
+
+def test_each_column_is_read_once_and_only_those_that_are_needed():
+    assert choose({"size": "id"}, keep=["id", "image"]).names == ["image", "id"]
+
+
+def test_the_output_has_the_kept_columns_in_order_then_the_outputs():
+    assert choose(keep=["size", "id"]).output_schema == pa.schema(
+        [("size", pa.int16()), ("id", pa.int64()), ("score", pa.list_(pa.float32(), 2))]
+    )
+
+
+def test_a_kept_dictionary_is_written_as_its_values():
+    assert choose(keep=["label"]).kept == pa.schema([("label", pa.string())])
+
+
+def test_everything_that_does_not_fit_is_listed():
+    schema = pa.schema([("image", pa.string()), ("score", pa.int8())])
+    with pytest.raises(SchemaError) as error:
+        choose({"pixels": "p", "z": "q"}, keep=["score", "key"], schema=schema)
+    assert str(error.value).splitlines() == [
+        "the data does not fit the model:",
+        "  the model has no input 'pixels' (it has image, size)",
+        "  the model has no input 'z' (it has image, size)",
+        "  kept column 'score' has the name of an output",
+        "  column 'image' is string: expected numbers for image: float32[?, 4]",
+        "  no column 'size' for input size: int32[?]",
+        "  no column 'key' to keep",
+        "the model takes  image: float32[?, 4]; size: int32[?]",
+        "the file has     image: string, score: int8",
+        "Name a column for an input with --map INPUT=COLUMN, kept columns with --keep.",
+    ]
+
+
+def test_kept_columns_may_not_have_the_names_that_tell_why_a_row_was_rejected():
+    schema = pa.schema([*FILE, ("_row", pa.int64())])
+    with pytest.raises(SchemaError, match="kept column '_row' has the name of a column of the"):
+        choose(keep=["_row"], schema=schema)
+
+
+TWICE = pa.schema([*FILE, ("image", pa.list_(pa.float32())), ("id", pa.int64())])
+
+
+def test_a_column_that_the_file_has_twice_is_refused():
+    with pytest.raises(SchemaError) as error:
+        choose(keep=["id"], schema=TWICE)
+    lines = str(error.value).splitlines()
+    assert lines[1:3] == ["  2 columns named 'image'", "  2 columns named 'id'"]
+
+
+def test_columns_that_are_not_read_may_come_twice():
+    schema = pa.schema([*FILE, ("label", pa.string())])
+    assert choose(schema=schema).problem(schema) is None
+
+
+# Further files against the choice ---------------------------------------------------------
+
+CHOSEN = choose(keep=["id", "label"])
+
+
+def without(name):
+    return pa.schema([field for field in FILE if field.name != name])
+
+
+def retyped(name, kind):
+    return pa.schema([pa.field(f.name, kind) if f.name == name else f for f in FILE])
+
+
+FITTING = [
+    ("itself", FILE),
+    ("other order", pa.schema(list(reversed(list(FILE))))),
+    ("more columns", pa.schema([*FILE, ("more", pa.int8())])),
+    ("a dictionary become plain", retyped("label", pa.string())),
+    ("another feed type", retyped("size", pa.int8())),
+    ("a fixed-size list", retyped("image", pa.list_(pa.float64(), 4))),
+    ("not nullable", pa.schema([pa.field(f.name, f.type, nullable=False) for f in FILE])),
+]
+
+
+@pytest.mark.parametrize("schema", [f[1] for f in FITTING], ids=[f[0] for f in FITTING])
+def test_a_file_that_fits(schema):
+    assert CHOSEN.problem(schema) is None
+
+
+MISFITS = [
+    ("no feed", without("image"), "no column 'image' for input image: float32[?, 4]"),
+    ("no key", without("id"), "no column 'id' to keep"),
+    (
+        "another key",
+        retyped("id", pa.string()),
+        "column 'id' is string, in the first file it is int64",
+    ),
+    (
+        "another feed",
+        retyped("size", pa.float32()),
+        "column 'size' is float: cannot turn float into int32 without losing values",
+    ),
+    ("twice", TWICE, "2 columns named 'image'; 2 columns named 'id'"),
+    (
+        "two things",
+        without("id").remove(0),
+        "no column 'image' for input image: float32[?, 4]; no column 'id' to keep",
+    ),
+]
+
+
+@pytest.mark.parametrize("schema, words", [m[1:] for m in MISFITS], ids=[m[0] for m in MISFITS])
+def test_a_file_that_does_not_fit(schema, words):
+    assert CHOSEN.problem(schema) == words
+
+
+# Output types -----------------------------------------------------------------------------
+
+TYPES = [
+    ("float32", (), pa.float32()),
+    ("float16", (), pa.float32()),  # Parquet has no float16
+    ("float64", (), pa.float64()),
+    ("bool", (), pa.bool_()),
+    ("uint8", (), pa.uint8()),
+    ("int64", (), pa.int64()),
+    ("string", (), pa.binary()),
+    ("float32", (3,), pa.list_(pa.float32(), 3)),
+    ("int8", (2, 3), pa.list_(pa.list_(pa.int8(), 3), 2)),
+    ("float16", (None,), pa.list_(pa.float32())),
+    ("string", (2, None), pa.list_(pa.list_(pa.binary()), 2)),
+]
+
+
+@pytest.mark.parametrize("dtype, row_shape, expected", TYPES, ids=lambda value: str(value))
+def test_an_output_becomes_a_value_or_a_list_per_dimension(dtype, row_shape, expected):
+    assert output_type(TensorSpec("y", "y:0", dtype, (None, *row_shape))) == expected
+
+
+def test_a_choice_is_complete_without_kept_columns():
+    assert (
+        Columns(SIGNATURE, {"image": "image", "size": "size"}, pa.schema([])).problem(FILE) is None
+    )
