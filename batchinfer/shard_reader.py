@@ -48,7 +48,8 @@ class ShardReader:
         """Batches of any size.
 
         Raises:
-            ShardError: a file is unreadable, changed, or has other rows than were planned.
+            ShardError: a file is unreadable, or has other rows than were planned.
+            ObjectChangedError, ObjectNotFoundError: a file is not the planned version.
         """
         for segment in self.shard.segments:
             if segment.problem:
@@ -96,7 +97,8 @@ class ShardReader:
         if bad:
             mask = np.ones(found.num_rows, dtype=bool)
             mask[list(bad)] = False
-            found, kept = found.filter(pa.array(mask)), kept.filter(pa.array(mask))
+            found = found.filter(pa.array(mask))
+            kept = kept.filter(pa.array(mask)) if kept.num_columns else kept
         feeds = {}
         for spec in signature.inputs:
             feeds[spec.name] = to_numpy(_column(found, columns.by_input[spec.name]), spec)
