@@ -54,7 +54,8 @@ class Parser(argparse.ArgumentParser):
         """Parse the command line over the config file.
 
         Raises:
-            InputError: the file cannot be read, or has a key that is not a flag.
+            InputError: the file cannot be read, has a key that is not a flag, or a value that the
+                flag would not take; or a required flag is in neither.
         """
         before = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
         before.add_argument("--config")
@@ -63,15 +64,24 @@ class Parser(argparse.ArgumentParser):
         for action in required:
             action.required = False
             action.nargs = action.nargs or (None if action.option_strings else "?")
-        if path:
-            known = {action.dest for action in self._actions} - {"help", "config"}
-            known |= set(self._defaults)
-            self.set_defaults(**_read_config(path, known))
+        config = self._from_file(path) if path else {}
+        # A flag that can be repeated would be added to its default instead of taking its place.
+        repeated = {a.dest for a in self._actions if isinstance(a, argparse._AppendAction)}
+        self.set_defaults(**{name: v for name, v in config.items() if name not in repeated})
         values = self.parse_args(argv)
+        for name in repeated & set(config):
+            if getattr(values, name) is None:
+                setattr(values, name, config[name])
         missing = [_flag(action) for action in required if getattr(values, action.dest) is None]
         if missing:
             raise InputError(f"expected {', '.join(missing)} (a flag, or a key of --config)")
         return values
+
+    def _from_file(self, path: str) -> Dict[str, Any]:
+        actions = {action.dest: action for action in self._actions}
+        known = (set(actions) | set(self._defaults)) - {"help", "config"}
+        config = _read_config(path, known)
+        return {name: _as_flag(path, actions.get(name), value) for name, value in config.items()}
 
 
 def run(
@@ -147,7 +157,9 @@ def _read_config(path: str, known: set) -> Dict[str, Any]:
         raise InputError(f"cannot read --config {path}: {error}") from error
     if not isinstance(fields, dict):
         raise InputError(f"--config {path}: expected `flag: value` lines, found {fields!r}")
-    config = {str(key).replace("-", "_"): value for key, value in fields.items()}
+    config = {
+        str(key).replace("-", "_"): value for key, value in fields.items() if value is not None
+    }
     unknown = sorted(set(config) - known)
     if unknown:
         raise InputError(
@@ -155,3 +167,17 @@ def _read_config(path: str, known: set) -> Dict[str, Any]:
             f"known: {', '.join(sorted(known))}"
         )
     return config
+
+
+def _as_flag(path: str, action: Optional[argparse.Action], value: Any) -> Any:
+    """A value of the file as its flag would take it; argparse itself never looks at defaults."""
+    if action is None or (isinstance(value, (list, dict)) and action.type is None):
+        return value
+    switch = action.nargs == 0
+    expected = "true or false" if switch else "one value"
+    if action.choices:
+        expected = f"one of {', '.join(map(str, action.choices))}"
+    fits = isinstance(value, bool) == switch and not isinstance(value, (list, dict))
+    if not fits or (action.choices and value not in action.choices):
+        raise InputError(f"--config {path}: {action.dest}: expected {expected}; found {value!r}")
+    return value if switch else str(value)  # argparse gives a text the flag's type
