@@ -87,7 +87,7 @@ def read_manifest(path: str) -> dict[str, Any]:
     """
     name = os.path.join(path, MANIFEST)
     try:
-        with open(name, encoding="utf-8") as file:
+        with open(name, encoding="utf-8", newline="") as file:  # "\r" is no "\n" here
             text = file.read()
         manifest = json.loads(text)
     except FileNotFoundError as error:
@@ -144,6 +144,7 @@ def write_bundle(
         }
         _write_text(os.path.join(temporary, MANIFEST), _manifest_text(whole))
         os.chmod(temporary, 0o755)
+        refuse_existing(path)  # another process may have been faster
         os.rename(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
