@@ -71,6 +71,20 @@ def test_a_burst_of_failures_costs_as_many_requests_and_no_more(
     assert methods * (failures + 1) == [method for method, _ in proxy.requests]
 
 
+@pytest.mark.parametrize("call, methods, expected", CALLS)
+@pytest.mark.parametrize("fault", [{"status": 503}, {"after": True}])
+def test_no_client_tries_again_behind_our_back(
+    proxy: FaultProxy, call: Call, methods: List[str], expected: object, fault: dict
+) -> None:
+    store, path = open_store("gs://bucket", options(proxy.url), NO_RETRY)
+    proxy.faults.append(Fault(9, **fault))
+    with pytest.raises(TransientStorageError, match="given up after 1 try"):
+        call(Folder(store, path, lambda: store))
+    asked = [method for method, _ in proxy.requests]
+    # aiohttp 3.10 and later repeats GET, HEAD, PUT and DELETE once when a connection is dropped.
+    assert asked == methods or ("after" in fault and asked == methods * 2)
+
+
 def test_a_create_whose_answer_is_lost_is_false_and_the_object_is_ours(
     folder: Folder, proxy: FaultProxy
 ) -> None:
