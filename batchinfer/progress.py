@@ -26,7 +26,8 @@ class ProgressDisplay:
         stream: Any = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._total, self._before, self._clock = total, done, clock
+        self._total, self._clock = total, clock
+        self._rows_at_start = done  # the rate is taken from the first rows that were seen on
         self._started_at: Optional[float] = None
         self._shown_at = clock()
         self._bar: Any = None
@@ -42,8 +43,8 @@ class ProgressDisplay:
     def show(self, rows: int, note: str) -> None:
         """Show that `rows` rows are scored, earlier runs included; no oftener than is useful."""
         now = self._clock()
-        if self._started_at is None and rows > self._before:
-            self._started_at = now
+        if self._started_at is None and rows > self._rows_at_start:
+            self._started_at, self._rows_at_start = now, rows
         if self._bar is not None:
             self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(max(0, rows - self._bar.n))
@@ -58,7 +59,7 @@ class ProgressDisplay:
     def _rate(self, rows: int, now: float) -> float:
         if self._started_at is None or now <= self._started_at:
             return 0.0
-        return (rows - self._before) / (now - self._started_at)
+        return max(0, rows - self._rows_at_start) / (now - self._started_at)
 
 
 def progress_line(total: int, rows: int, rate: float) -> str:
