@@ -56,7 +56,8 @@ class Scorer:
 
         Raises:
             InputError: `batch_rows` is not positive, or not the fixed size of the graph.
-            BundleError: TensorFlow cannot load the SavedModel.
+            BundleError: TensorFlow cannot load the SavedModel, or a tensor of the signature is not
+                in it.
         """
         from batchinfer.tf1 import tf
 
@@ -73,6 +74,8 @@ class Scorer:
         try:
             with session.graph.as_default():
                 tf.saved_model.loader.load(session, [tf.saved_model.SERVING], bundle.path)
+            for spec in signature.inputs + signature.outputs:
+                session.graph.get_tensor_by_name(spec.tensor)  # make_callable does not look
             return cls(session, signature, batch_rows)
         except (tf.errors.OpError, OSError, ValueError, KeyError, RuntimeError) as error:
             session.close()
@@ -96,9 +99,10 @@ class Scorer:
         num_rows = len(arrays[0])
         results = self._run(*[pad(array, self.batch_rows) for array in arrays])
         for spec, result in zip(self.signature.outputs, results):
-            if len(result) != self.batch_rows:
+            shape = np.shape(result)
+            if shape[:1] != (self.batch_rows,):
                 raise InputError(
-                    f"output {spec} gave {len(result)} rows for a batch of {self.batch_rows}; "
+                    f"output {spec} gave shape {shape} for a batch of {self.batch_rows}; "
                     "expected one row per input row"
                 )
         return {

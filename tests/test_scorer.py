@@ -1,0 +1,180 @@
+"""The seam to TensorFlow: padding, batch sizes, threads, and what cannot be loaded."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from batchinfer.batch import pad
+from batchinfer.bundle import Bundle, write_bundle
+from batchinfer.errors import BundleError, InputError
+from batchinfer.scorer import Scorer, choose_batch_rows
+from batchinfer.signature import Signature, TensorSpec
+from tests.support import tiny
+
+
+@pytest.fixture(scope="module")
+def scorer(bundle):
+    made = Scorer.restore(Bundle.open(bundle), batch_rows=8)
+    yield made
+    made.close()
+
+
+def spec(name, *shape):
+    return TensorSpec(name, f"{name}:0", "float32", shape)
+
+
+def signature(*shape):
+    return Signature((spec("x", *shape),), (spec("y", None),))
+
+
+class EchoSession:
+    """A session whose model gives back what `answer` makes of the fed arrays."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.fed = []
+
+    def make_callable(self, fetches, feed_list):
+        self.names = (fetches, feed_list)
+
+        def run(*arrays):
+            self.fed.append(arrays)
+            return self.answer(*arrays)
+
+        return run
+
+
+# The real thing ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8])
+def test_rows_come_back_one_for_one(scorer, rows):
+    ids = np.arange(100, 100 + rows)
+    found = scorer.score({"x": tiny.features(ids)})
+    assert {name: array.shape for name, array in found.items()} == {"best": (rows,), "y": (rows, 2)}
+    assert found["y"].tolist() == tiny.expected(ids).tolist()
+    assert found["best"].tolist() == [1] * rows
+
+
+@pytest.mark.parametrize("rows", [0, 9])
+def test_no_rows_and_too_many_are_refused(scorer, rows):
+    with pytest.raises(InputError, match=f"a batch needs 1 to 8 rows; found {rows}"):
+        scorer.score({"x": np.zeros((rows, 4), np.float32)})
+
+
+def test_several_threads_at_once_each_get_their_own_rows(scorer):
+    def score(number):
+        ids = np.arange(number * 8, number * 8 + 1 + number % 8)
+        return ids, scorer.score({"x": tiny.features(ids)})["y"]
+
+    with ThreadPoolExecutor(8) as pool:
+        for ids, y in pool.map(score, range(400)):
+            assert y.tolist() == tiny.expected(ids).tolist()
+
+
+def test_two_models_in_one_process_do_not_mix(scorer, other_bundle):
+    doubled = Scorer.restore(Bundle.open(other_bundle), batch_rows=4)
+    x = tiny.features(np.arange(3))
+    assert doubled.score({"x": x})["y"].tolist() == (2 * scorer.score({"x": x})["y"]).tolist()
+    doubled.close()
+
+
+def test_what_tensorflow_cannot_load_is_a_bundle_error(tmp_path):
+    def fill(folder):
+        with open(os.path.join(folder, "saved_model.pb"), "wb") as file:
+            file.write(b"no graph")
+
+    manifest = {"signature": tiny.SIGNATURE, "parity": None}
+    broken = write_bundle(str(tmp_path / "broken"), manifest, fill)
+    with pytest.raises(BundleError, match=r"TensorFlow .* cannot load bundle .*broken: "):
+        Scorer.restore(broken)
+
+
+@pytest.mark.parametrize("missing", ["inputs", "outputs"])
+def test_a_tensor_that_the_graph_does_not_have_is_a_bundle_error(bundle, missing):
+    manifest = dict(Bundle.open(bundle).manifest)
+    fields = {"tensor": "elsewhere:0", "dtype": "float32", "shape": [None]}
+    manifest["signature"] = {**tiny.SIGNATURE, missing: {"z": fields}}
+    with pytest.raises(BundleError, match="elsewhere"):
+        Scorer.restore(Bundle(bundle, manifest))
+
+
+# Batches ----------------------------------------------------------------------------------
+
+
+def test_a_short_batch_is_fed_whole_and_its_padding_never_comes_back():
+    session = EchoSession(lambda x: [x.sum(axis=1)])
+    scorer = Scorer(session, signature(None, 2), batch_rows=4)
+    found = scorer.score({"x": np.array([[1, 2], [3, 4]], np.float32)})
+    ((fed,),) = session.fed
+    assert fed.tolist() == [[1, 2], [3, 4], [3, 4], [3, 4]]
+    assert found["y"].tolist() == [3, 7]
+
+
+def test_inputs_are_fed_in_the_order_of_the_signature():
+    session = EchoSession(lambda a, b: [a - b])
+    both = Signature((spec("a", None), spec("b", None)), (spec("y", None),))
+    scorer = Scorer(session, both, batch_rows=2)
+    assert session.names == (["y:0"], ["a:0", "b:0"])
+    assert scorer.score({"b": np.array([1.0, 2.0]), "a": np.array([5.0, 5.0])})["y"].tolist() == [
+        4,
+        3,
+    ]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [np.zeros(3), np.zeros(5), np.zeros(1), np.float32(0.5), np.zeros((0, 4))],
+    ids=["too few", "too many", "a mean", "a scalar", "none"],
+)
+def test_an_output_that_is_not_one_row_per_row_is_refused(answer):
+    scorer = Scorer(EchoSession(lambda x: [answer]), signature(None), batch_rows=4)
+    with pytest.raises(InputError, match=r"output y: float32\[\?\] gave .* for a batch of 4"):
+        scorer.score({"x": np.zeros(4, np.float32)})
+
+
+ROWS = [
+    ("left open", None, None, 256),
+    ("wanted", None, 7, 7),
+    ("fixed", 32, None, 32),
+    ("fixed and wanted", 32, 32, 32),
+]
+
+
+@pytest.mark.parametrize("fixed, wanted, expected", [r[1:] for r in ROWS], ids=[r[0] for r in ROWS])
+def test_the_batch_is_the_graphs_own_or_what_is_wanted(fixed, wanted, expected):
+    assert choose_batch_rows(signature(fixed), wanted) == expected
+
+
+@pytest.mark.parametrize(
+    "fixed, wanted, words",
+    [
+        (32, 16, "only runs with batches of 32 rows; found batch_rows 16"),
+        (32, 64, "only runs with batches of 32 rows; found batch_rows 64"),
+        (None, 0, "batch_rows must be at least 1; found 0"),
+        (32, -1, "batch_rows must be at least 1; found -1"),
+    ],
+)
+def test_another_batch_is_refused(fixed, wanted, words):
+    with pytest.raises(InputError, match=words):
+        choose_batch_rows(signature(fixed), wanted)
+
+
+@pytest.mark.parametrize("rows, expected", [(8, None), (7, InputError)])
+def test_a_graph_of_a_fixed_batch_is_scored_padded_to_it(bundle, rows, expected):
+    manifest = dict(Bundle.open(bundle).manifest)
+    fixed = {"tensor": "x:0", "dtype": "float32", "shape": [8, 4]}
+    manifest["signature"] = {**tiny.SIGNATURE, "inputs": {"x": fixed}}
+    if expected:
+        with pytest.raises(expected, match="batches of 8 rows"):
+            Scorer.restore(Bundle(bundle, manifest), batch_rows=rows)
+        return
+    scorer = Scorer.restore(Bundle(bundle, manifest))
+    ids = np.arange(3)
+    assert (scorer.batch_rows, len(pad(ids, 8))) == (8, 8)
+    assert scorer.score({"x": tiny.features(ids)})["y"].tolist() == tiny.expected(ids).tolist()
+    scorer.close()
