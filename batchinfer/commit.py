@@ -6,16 +6,15 @@ another attempt was faster, or an answer got lost; the footer tells whether it i
 
 from __future__ import annotations
 
-from typing import Any, Optional, Sequence
+from typing import Any, Optional
 
 from batchinfer.errors import CommitError, ShardError
 from batchinfer.footer import read_object_metadata
 from batchinfer.ledger import ShardRecord
 from batchinfer.plan import Shard
 from batchinfer.prediction_writer import object_metadata, rejects_object
+from batchinfer.rejects import Rejects
 from batchinfer.run_folder import RunFolder, part_name, rejects_name
-from batchinfer.schema import Columns
-from batchinfer.shard_reader import Reject
 from batchinfer.storage import ObjectInfo
 
 
@@ -24,8 +23,7 @@ def commit_shard(
     fingerprint: str,
     shard: Shard,
     data: Any,
-    rejects: Sequence[Reject],
-    columns: Columns,
+    rejects: Rejects,
 ) -> ShardRecord:
     """Create a shard's object, its rejects before it.
 
@@ -35,17 +33,17 @@ def commit_shard(
     Raises:
         CommitError: the name is taken by something that is not this shard of this run.
     """
-    if rejects:
+    if rejects.num_rows:
         name = rejects_name(shard, fingerprint)
-        found = rejects_object(rejects, columns.kept, object_metadata(shard, fingerprint))
+        found = rejects_object(rejects, object_metadata(shard, fingerprint))
         if not folder.store.create(folder.at(name), found):
-            _check_ours(folder, fingerprint, shard, name, len(rejects))
+            _check_ours(folder, fingerprint, shard, name, rejects.num_rows)
     name = part_name(shard, fingerprint)
     created = folder.store.create(folder.at(name), data)
     if not created:
         return adopt(folder, fingerprint, shard)
-    rows = shard.num_rows - len(rejects)
-    return ShardRecord(shard.index, name, len(data), rows, len(rejects))
+    rows = shard.num_rows - rejects.num_rows
+    return ShardRecord(shard.index, name, len(data), rows, rejects.num_rows)
 
 
 def adopt(

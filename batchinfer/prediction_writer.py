@@ -10,8 +10,8 @@ import numpy as np
 from batchinfer.arrow import pa, pq
 from batchinfer.errors import ShardError
 from batchinfer.plan import Shard
-from batchinfer.schema import REJECTS_COLUMNS, Columns
-from batchinfer.shard_reader import Reject
+from batchinfer.rejects import Rejects
+from batchinfer.schema import Columns
 from batchinfer.signature import Signature
 
 ROW_GROUP_ROWS = 65536
@@ -71,23 +71,11 @@ class PredictionWriter:
         self._pending_rows -= num_rows
 
 
-def rejects_object(
-    rejects: Sequence[Reject], kept: pa.Schema, metadata: Mapping[str, str]
-) -> pa.Buffer:
+def rejects_object(rejects: Rejects, metadata: Mapping[str, str]) -> pa.Buffer:
     """One Parquet object of rejected rows: file, row, reason, kept columns."""
-    types = (pa.string(), pa.int64(), pa.string())
-    schema = pa.schema([*zip(REJECTS_COLUMNS, types), *kept])
-    table = pa.table(
-        [[r.url for r in rejects], [r.row for r in rejects], [r.reason for r in rejects]],
-        names=list(REJECTS_COLUMNS),
-    )
-    if kept.names:
-        rows = pa.concat_tables([r.kept for r in rejects])
-        for name in kept.names:
-            table = table.append_column(kept.field(name), rows.column(name))
-    sink = pa.BufferOutputStream()
-    with _parquet_writer(sink, schema, metadata) as writer:
-        writer.write_table(table.cast(schema))
+    table, sink = rejects.to_table(), pa.BufferOutputStream()
+    with _parquet_writer(sink, table.schema, metadata) as writer:
+        writer.write_table(table)
     return sink.getvalue()
 
 

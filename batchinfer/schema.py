@@ -8,9 +8,8 @@ from typing import Mapping, Optional, Sequence
 from batchinfer.arrow import pa
 from batchinfer.columns import type_problem
 from batchinfer.errors import SchemaError
+from batchinfer.rejects import REJECTS_COLUMNS
 from batchinfer.signature import Signature, TensorSpec
-
-REJECTS_COLUMNS = ("_file", "_row", "_reason")  # beside the kept columns of a rejected row
 
 
 @dataclass(frozen=True)

@@ -96,13 +96,13 @@ def score_shard(
     progress.stage = "writing"
     with progress.timed("encode"):
         data = predictions.finish()
-    if predictions.num_rows + len(reader.rejects) != shard.num_rows:
+    if predictions.num_rows + reader.rejects.num_rows != shard.num_rows:
         raise ShardError(
             f"shard {shard.index}: {shard.num_rows} rows in, {predictions.num_rows} scored and "
-            f"{len(reader.rejects)} rejected"
+            f"{reader.rejects.num_rows} rejected"
         )
     with progress.timed("write"):
-        record = commit_shard(folder, fingerprint, shard, data, reader.rejects, columns)
+        record = commit_shard(folder, fingerprint, shard, data, reader.rejects)
     return ShardRecord(**{**record.__dict__, "seconds": dict(progress.seconds)})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterator
+from typing import Callable, Iterator
 
 import numpy as np
 
@@ -12,22 +12,13 @@ from batchinfer.batch import Batch
 from batchinfer.columns import bad_rows, to_numpy
 from batchinfer.errors import ShardError
 from batchinfer.plan import Segment, Shard
+from batchinfer.rejects import Rejects
 from batchinfer.schema import Columns
 from batchinfer.signature import Signature
 from batchinfer.storage import ObjectInfo, Store
 
 READ_ROWS = 4096  # measured best of 4096, 16384 and whole row groups on 64 floats a row
 READ_BYTES = 32 << 20  # of feeds at once, where rows are large
-
-
-@dataclass(frozen=True)
-class Reject:
-    """A row that cannot be fed: where it is, why, and its kept columns (a one-row table)."""
-
-    url: str
-    row: int
-    reason: str
-    kept: Any
 
 
 @dataclass
@@ -42,7 +33,10 @@ class ShardReader:
     shard: Shard
     columns: Columns
     open_store: Callable[[str], tuple[Store, str]]
-    rejects: list[Reject] = field(default_factory=list)
+    rejects: Rejects = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rejects = Rejects(self.columns.kept)
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches of any size.
@@ -92,13 +86,15 @@ class ShardReader:
             for row, why in bad_rows(array, spec).items():
                 bad.setdefault(row, f"{columns.by_input[spec.name]}: {why}")
         kept = pa.Table.from_batches([found]).select(columns.kept.names).cast(columns.kept)
-        for row, why in sorted(bad.items()):
-            self.rejects.append(Reject(segment.url, first_row + row, why, kept.slice(row, 1)))
         if bad:
-            mask = np.ones(found.num_rows, dtype=bool)
-            mask[list(bad)] = False
-            found = found.filter(pa.array(mask))
-            kept = kept.filter(pa.array(mask)) if kept.num_columns else kept
+            mask = np.zeros(found.num_rows, dtype=bool)
+            mask[list(bad)] = True
+            rows = np.flatnonzero(mask)
+            reasons = [bad[row] for row in rows.tolist()]
+            rejected = kept.filter(pa.array(mask)) if kept.num_columns else kept
+            self.rejects.add(segment.url, rows + first_row, reasons, rejected)
+            found = found.filter(pa.array(~mask))
+            kept = kept.filter(pa.array(~mask)) if kept.num_columns else kept
         feeds = {}
         for spec in signature.inputs:
             feeds[spec.name] = to_numpy(_column(found, columns.by_input[spec.name]), spec)

@@ -126,3 +126,11 @@ def test_one_bad_row_in_a_million_is_found_by_halving():
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     array = pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.zeros(offsets[-1], np.int8)))
     assert bad_rows(array, spec("int8", 2)) == {765_432: "list of 3 values, expected 2"}
+
+
+def test_half_a_million_nulls_are_found_at_once_and_other_reasons_among_them():
+    rows = [[1, 2], None] * 250_000
+    rows[100] = [1, 2, 3]
+    found = bad_rows(pa.array(rows, pa.list_(pa.int8())), spec("int8", 2))
+    assert len(found) == 250_001
+    assert (found[1], found[100]) == ("null", "list of 3 values, expected 2")

@@ -10,9 +10,9 @@ from batchinfer.commit import adopt, commit_shard
 from batchinfer.errors import CommitError
 from batchinfer.ledger import ShardRecord
 from batchinfer.prediction_writer import PredictionWriter, object_metadata, rejects_object
+from batchinfer.rejects import Rejects
 from batchinfer.run_folder import part_name, rejects_name, run_record
 from batchinfer.schema import Columns
-from batchinfer.shard_reader import Reject
 from batchinfer.signature import Signature
 from batchinfer.storage import Retry
 from batchinfer.storage.memory import MemoryStore
@@ -35,12 +35,15 @@ def part(*ids, shard=SHARD, fingerprint=FINGERPRINT, scale=1.0):
 
 
 def rejects(*ids):
-    kept = [pa.table({"id": [i]}) for i in ids]
-    return [Reject("memory://in/0.parquet", i, "x: null", k) for i, k in zip(ids, kept)]
+    found = Rejects(COLUMNS.kept)
+    if ids:
+        reasons = ["x: null"] * len(ids)
+        found.add("memory://in/0.parquet", ids, reasons, pa.table({"id": list(ids)}))
+    return found
 
 
-def commit(folder, data, rejected=(), shard=SHARD):
-    return commit_shard(folder, FINGERPRINT, shard, data, list(rejected), COLUMNS)
+def commit(folder, data, rejected=None, shard=SHARD):
+    return commit_shard(folder, FINGERPRINT, shard, data, rejected or rejects())
 
 
 def content(folder, name):
@@ -86,7 +89,7 @@ def test_the_same_shard_committed_before_is_adopted_as_it_is():
 def test_an_attempt_that_died_after_its_rejects_is_finished_by_the_next():
     folder = new_folder()
     metadata = object_metadata(SHARD, FINGERPRINT)
-    found = rejects_object(rejects(1, 2), COLUMNS.kept, metadata)
+    found = rejects_object(rejects(1, 2), metadata)
     folder.store.create(folder.at(REJECTS), found)
     record = commit(folder, part(0, 3), rejects(1, 2))
     assert (record.rows, record.rejected, record.adopted) == (2, 2, False)
@@ -95,7 +98,7 @@ def test_an_attempt_that_died_after_its_rejects_is_finished_by_the_next():
 def test_rejects_of_another_attempt_with_other_rows_are_no_match():
     folder = new_folder()
     metadata = object_metadata(SHARD, FINGERPRINT)
-    folder.store.create(folder.at(REJECTS), rejects_object(rejects(1), COLUMNS.kept, metadata))
+    folder.store.create(folder.at(REJECTS), rejects_object(rejects(1), metadata))
     with pytest.raises(CommitError, match="2 rows, found the same names and 1 rows"):
         commit(folder, part(0, 3), rejects(1, 2))
     assert PART not in folder.list()

@@ -15,8 +15,8 @@ from batchinfer.prediction_writer import (
     rejects_object,
     to_arrow,
 )
+from batchinfer.rejects import Rejects
 from batchinfer.schema import Columns
-from batchinfer.shard_reader import Reject
 from batchinfer.signature import Signature, TensorSpec
 
 X = TensorSpec("x", "x:0", "float32", (None,))
@@ -235,8 +235,11 @@ def test_of_many_inputs_the_first_64_are_named_and_all_rows_counted():
 
 
 def test_rejects_tell_file_row_and_reason_beside_the_kept_columns():
-    found = [Reject("a", 3, "x: null", kept_rows(3, 4)), Reject("b", 1 << 40, "y", kept_rows(5, 6))]
-    assert read(rejects_object(found, KEPT, {})).to_pydict() == {
+    found = Rejects(KEPT)
+    found.add("a", [3], ["x: null"], kept_rows(3, 4))
+    found.add("b", [1 << 40], ["y"], kept_rows(5, 6))
+    assert found.num_rows == 2
+    assert read(rejects_object(found, {})).to_pydict() == {
         "_file": ["a", "b"],
         "_row": [3, 1 << 40],
         "_reason": ["x: null", "y"],
@@ -246,6 +249,8 @@ def test_rejects_tell_file_row_and_reason_beside_the_kept_columns():
 
 
 def test_rejects_without_kept_columns_and_with_words():
-    data = rejects_object([Reject("a", 0, "x", None)], pa.schema([]), {"batchinfer.unit": "u"})
+    found = Rejects(pa.schema([]))
+    found.add("a", [0], ["x"], pa.table({}))
+    data = rejects_object(found, {"batchinfer.unit": "u"})
     assert read(data).to_pydict() == {"_file": ["a"], "_row": [0], "_reason": ["x"]}
     assert pq.read_metadata(pa.BufferReader(data)).metadata[b"batchinfer.unit"] == b"u"
