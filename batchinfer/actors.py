@@ -43,7 +43,7 @@ class ScoringActor:
         self._stores: dict[str, Store] = {}
 
     def start(self) -> dict[str, Any]:
-        """Restore the bundle and run it once.
+        """Restore the bundle.
 
         Returns:
             pid, node and device; or an `error`, and whether another actor would fail alike

@@ -21,6 +21,7 @@ WATCH_EVERY_S = 2.0
 CAPACITY_EVERY_S = 10.0  # how soon a node that joins gets actors
 SHARDS_IN_HAND = 2  # of one actor: one running, one queued
 FAILED_STARTS = 3  # in a row, without one that worked, until the run stops
+FAILED_FIRST = 20  # attempts, and no shard worked: the model or the machines are at fault
 
 
 class ActorLostError(BatchinferError):
@@ -86,7 +87,12 @@ class Dispatcher:
         self.first_ready_at: Optional[float] = None
         self.workers: list[Worker] = []
         self._engine = engine
-        self._queue: Deque[Task] = deque(Task(shard) for shard in shards)
+        self._queue: Deque[Task] = deque()
+        for shard in shards:
+            if shard.problem:  # nothing that an actor could mend
+                self.quarantined[shard.index] = [shard.problem]
+            else:
+                self._queue.append(Task(shard))
         self._faults = faults
         self._on_record = on_record
         self._actors = actors
@@ -95,6 +101,7 @@ class Dispatcher:
         self._capacity = 0
         self._capacity_at = -CAPACITY_EVERY_S
         self._failed_starts = 0
+        self._failed_first: Optional[int] = 0  # None once a shard has worked
         self._hire_at = 0.0
 
     def run(self, between: Callable[[], None]) -> None:
@@ -206,6 +213,7 @@ class Dispatcher:
         heard.pop(task.shard.index, None)
         worker.progress = heard
         if "record" in result:
+            self._failed_first = None
             attempts = len(task.errors) + 1
             self._on_record(ShardRecord(**{**result["record"], "attempts": attempts}))
             return
@@ -233,6 +241,12 @@ class Dispatcher:
 
     def _blame(self, task: Task, error: str) -> None:
         task.errors.append(error)
+        if self._failed_first is not None:
+            self._failed_first += 1
+            if self._failed_first >= FAILED_FIRST:
+                raise StoppedError(
+                    f"the first {FAILED_FIRST} attempts failed and no shard worked; last: {error}"
+                )
         if len(task.errors) >= self._faults.max_attempts:
             self.quarantined[task.shard.index] = task.errors
         else:

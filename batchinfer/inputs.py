@@ -117,6 +117,11 @@ def _expand(store: Store, path: str) -> list[ObjectInfo]:
         return infos
     pattern = _glob_pattern(path)
     folder = path[: wild.start()].rpartition("/")[0]
+    if not folder:
+        raise InputError(
+            f"{store.url(path)}: expected a folder or bucket before the first wildcard; "
+            "a whole machine or account is not searched"
+        )
     return [info for info in _parquet_below(store, folder) if pattern.match(info.path)]
 
 

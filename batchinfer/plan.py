@@ -92,6 +92,11 @@ class Shard:
         return sum(segment.num_rows for segment in self.segments)
 
     @property
+    def problem(self) -> str:
+        """Why it cannot be scored, as it was found when it was planned; else empty."""
+        return "; ".join(f"{s.url}: {s.problem}" for s in self.segments if s.problem)
+
+    @property
     def unit(self) -> str:
         """Digest of exactly which rows of which file versions these are (sha256, hex)."""
         return hashlib.sha256("".join(map(_line, self.segments)).encode()).hexdigest()

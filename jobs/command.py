@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 import traceback
 from typing import Any, Callable, Dict, List, Optional, Sequence
@@ -98,6 +99,7 @@ def run(
         call: returns what is printed; a key `exit_status` becomes the exit status (default 0),
             and a key `text` is printed as it is in place of the JSON line.
     """
+    signal.signal(signal.SIGTERM, _interrupt)  # until Ray is up and the driver takes it over
     try:
         result = call(read())
         status = int(result.pop("exit_status", EXIT_OK))
@@ -118,6 +120,10 @@ def run(
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def pairs(values: Any, flag: str) -> Dict[str, str]:

@@ -91,12 +91,13 @@ def test_a_type_that_never_fits(column, spec, words):
     assert words in type_problem(column, spec)
 
 
+LIST = pa.list_(pa.int8())
 BAD = [
     ("null value", pa.array([1.0, None, 3.0]), spec("float32"), {1: "null"}),
     ("null list", pa.array([[1, 2], None], pa.list_(pa.int8())), spec("int8", 2), {1: "null"}),
     ("null in a list", pa.array([[1, None], [1, 2]], pa.list_(pa.int8())), spec("int8", 2),
      {0: "null inside the list"}),
-    ("lengths", pa.array([[1, 2], [1], [1, 2, 3], [], [3, 4]], pa.list_(pa.int8())), spec("int8", 2),
+    ("lengths", pa.array([[1, 2], [1], [1, 2, 3], [], [3, 4]], LIST), spec("int8", 2),
      {1: "list of 1 values, expected 2", 2: "list of 3 values, expected 2",
       3: "list of 0 values, expected 2"}),
     # Together as many values as two good rows would have: the lengths alone tell.

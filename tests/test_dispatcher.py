@@ -14,8 +14,11 @@ from batchinfer.plan import Segment, Shard
 FAULTS = FaultOptions(max_attempts=3, stall_timeout_s=60, start_timeout_s=100)
 
 
-def shards(count):
-    return [Shard(i, (Segment(f"f{i}", 1, "v", 0, 1, 0, 10),)) for i in range(count)]
+def shards(count, problems=()):
+    problem = dict(problems)
+    return [
+        Shard(i, (Segment(f"f{i}", 1, "v", 0, 1, 0, 10, problem.get(i, "")),)) for i in range(count)
+    ]
 
 
 def record(index):
@@ -103,10 +106,10 @@ class FakeEngine:
         return call
 
 
-def dispatch(engine, count, faults=FAULTS, actors=None, between=lambda: None):
+def dispatch(engine, count, faults=FAULTS, actors=None, between=lambda: None, problems=()):
     done = []
     dispatcher = Dispatcher(
-        engine, shards(count), faults, lambda r: done.append(r), actors, engine.clock
+        engine, shards(count, problems), faults, lambda r: done.append(r), actors, engine.clock
     )
     dispatcher.run(between)
     return dispatcher, done
@@ -229,3 +232,23 @@ def test_what_is_raised_between_steps_ends_the_actors():
     with pytest.raises(StoppedError):
         dispatch(engine, 5, between=stop)
     assert engine.alive == set()
+
+
+def test_what_was_planned_with_a_problem_reaches_no_actor():
+    engine = FakeEngine()
+    dispatcher, done = dispatch(engine, 4, problems={1: "torn"})
+    assert (len(done), dispatcher.quarantined) == (3, {1: ["f1: torn"]})
+    assert 1 not in {index for _, index, _ in engine.log}
+
+
+def test_a_model_that_never_works_stops_the_run_after_20_attempts_not_after_all():
+    engine = FakeEngine({i: [failure("process", "no kernel")] * 3 for i in range(1000)})
+    with pytest.raises(StoppedError, match=r"first 20 attempts failed.*no kernel"):
+        dispatch(engine, 1000)
+    assert len(engine.log) <= 40  # what was in hand besides
+
+
+def test_many_failures_after_a_shard_that_worked_stop_nothing():
+    engine = FakeEngine({i: [failure("shard")] * 3 for i in range(1, 30)})
+    dispatcher, done = dispatch(engine, 30)
+    assert (len(done), len(dispatcher.quarantined)) == (1, 29)

@@ -268,3 +268,9 @@ def test_a_file_that_vanishes_or_changes_after_the_listing_carries_its_problem()
     changed, gone = read_footers(inputs, ["id"], lambda schema: None)
     assert "changed after it was planned" in changed.problem
     assert "nothing lies there" in gone.problem
+
+
+@pytest.mark.parametrize("url", ["/da*a/x.parquet", "memory://b*cket/x.parquet"])
+def test_a_glob_needs_a_folder_before_its_first_wildcard(url):
+    with pytest.raises(InputError, match="before the first wildcard"):
+        list_inputs([url])
