@@ -51,6 +51,13 @@ def list_inputs(
     return found
 
 
+def takes(path: str, name: str) -> bool:
+    """Whether an input that is given as `path` would take a Parquet file of this name."""
+    if name == path or name.startswith(path.rstrip("/") + "/"):
+        return True
+    return bool(WILD.search(path) and _glob_pattern(path).match(name))
+
+
 def read_footers(
     inputs: Sequence[tuple[Store, ObjectInfo]],
     columns: Sequence[str],

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Mapping, Optional, Sequence
 
+from batchinfer.apart import check_apart
 from batchinfer.arrow import pa
 from batchinfer.bundle import Bundle
 from batchinfer.bundle_cache import local_bundle
@@ -89,8 +90,8 @@ def prepare(options: ScoreOptions, faults: FaultOptions) -> PreparedRun:
     choose_batch_rows(bundle.signature, options.batch_rows)
     store, path = open_store(options.output, options.storage_options, retry)
     folder = RunFolder(store, path)
-    _check_apart(options, folder)
     inputs = list_inputs(options.inputs, options.storage_options, retry)
+    check_apart(options, folder, inputs)
     columns = _fitting_columns(bundle, options, inputs)
     listing = folder.list()
     result_options = options.result_options()
@@ -126,19 +127,6 @@ def _open_bundle(options: ScoreOptions, retry: Retry) -> Bundle:
             "with --allow-unproven."
         )
     return bundle
-
-
-def _check_apart(options: ScoreOptions, folder: RunFolder) -> None:
-    """Predictions among the inputs would be scored by the next run."""
-    output = folder.url.rstrip("/") + "/"
-    for url in options.inputs:
-        store, path = open_store(url, options.storage_options)
-        given = store.url(path).rstrip("/") + "/"
-        if given.startswith(output) or output.startswith(given):
-            raise InputError(
-                f"input {url} and output {options.output} lie inside each other; expected the "
-                "predictions in a folder of their own"
-            )
 
 
 def _fitting_columns(

@@ -16,6 +16,16 @@ import pytest
 from tests.support import tiny
 
 
+@pytest.fixture(autouse=True)
+def devices():
+    """An actor in this process hides GPUs from itself; the next test's processes see them again."""
+    before = os.environ.get("CUDA_VISIBLE_DEVICES")
+    yield
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
+    if before is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = before
+
+
 @pytest.fixture(scope="session")
 def bundle(tmp_path_factory):
     """The folder of the tiny bundle: y = x @ WEIGHTS."""

@@ -254,10 +254,6 @@ def test_a_file_that_changes_after_the_plan_is_not_scored(score, data, tmp_path)
 # Refused before anything is written -------------------------------------------------------
 
 
-def with_change(name, value):
-    return lambda tmp_path, data, other: {name: value}
-
-
 REFUSALS = [
     ("a missing column", lambda t, d, o: {"columns": {"x": "pixels"}}, SchemaError, "'pixels'"),
     ("an unknown input", lambda t, d, o: {"columns": {"z": "x"}}, SchemaError, "no input 'z'"),
@@ -275,6 +271,18 @@ REFUSALS = [
         "inside each other",
     ),
     ("input inside output", lambda t, d, o: {"output": str(t)}, InputError, "inside each other"),
+    (
+        "a glob takes output",
+        lambda t, d, o: {"inputs": (d + "/*",), "output": d + "/out"},
+        InputError,
+        "inside each other",
+    ),
+    (
+        "a link to the input",
+        lambda t, d, o: {"output": str(t / "link" / "out")},
+        InputError,
+        "inside each other",
+    ),
     ("output below a file", lambda t, d, o: {"output": d + "/../bad/out"}, InputError, "written"),
     ("a batch of none", lambda t, d, o: {"batch_rows": 0}, InputError, "batch_rows"),
 ]
@@ -285,6 +293,7 @@ REFUSALS = [
 )
 def test_refused_before_an_actor_starts(score, data, tmp_path, other_bundle, change, error, words):
     (tmp_path / "bad").write_text("a file where a folder should be")
+    (tmp_path / "link").symlink_to(data)
     backend = ThreadBackend()
     with pytest.raises(error, match=words):
         score(backend, **change(tmp_path, data, other_bundle))
