@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 import time
-import traceback
 from dataclasses import asdict
 from typing import Any, Sequence
 
@@ -19,7 +18,7 @@ from batchinfer.arrow import pa
 from batchinfer.bundle import Bundle
 from batchinfer.bundle_cache import local_bundle
 from batchinfer.dispatcher import ActorLostError
-from batchinfer.errors import BatchinferError, InputError, ShardError, TransientStorageError
+from batchinfer.errors import BatchinferError, InputError, StorageError, TransientStorageError
 from batchinfer.job import ScoringJob
 from batchinfer.plan import Shard
 from batchinfer.run_folder import RunFolder
@@ -30,6 +29,7 @@ from batchinfer.signature import Signature
 from batchinfer.storage import Store
 
 SHARDS_AT_ONCE = 2  # one computes, the next reads ahead or the last one is written
+NODE_DIED = ("node has died", "node was terminated", "preempted")  # in Ray's messages, 2.7 to 2.60
 GPU_CALLERS = 2  # session runs in flight, so that copies overlap with compute
 
 
@@ -105,7 +105,7 @@ class ScoringActor:
             )
             return {"record": asdict(record)}
         except BaseException as error:
-            return _failure(error)
+            return _failure(error, progress.stage)
         finally:
             del self._progress[shard.index]
 
@@ -169,7 +169,11 @@ class RayEngine:
         try:
             return ray.get(call)
         except ray.exceptions.RayError as error:
-            raise ActorLostError(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+            text = str(error)
+            raise ActorLostError(
+                f"{type(error).__name__}: {text.splitlines()[0]}",
+                node_died=any(words in text for words in NODE_DIED),
+            ) from error
 
     def kill(self, actor: Any) -> None:
         ray.kill(actor, no_restart=True)
@@ -214,17 +218,27 @@ def describe_device(wants_gpu: bool) -> str:
     return f"cpu (logical GPU {visible})"
 
 
-def _failure(error: BaseException) -> dict[str, Any]:
-    if isinstance(error, TransientStorageError):
+def _failure(error: BaseException, stage: str = "") -> dict[str, Any]:
+    """What the dispatcher has to know of an error: whose fault it is, in words without a trace.
+
+    The output's trouble is the store's, whatever its kind: an expired credential would
+    otherwise be blamed on every shard in turn. A row that the model's ops refuse is the
+    shard's. Anything unknown is the process's: after a CUDA error it is not to be trusted.
+    """
+    from batchinfer.tf1 import tf
+
+    refused = (tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError, tf.errors.DataLossError)
+    output = isinstance(error, StorageError) and stage == "writing"
+    if isinstance(error, TransientStorageError) or output:
         kind = "storage"
-    elif isinstance(error, (ShardError, BatchinferError)):
+    elif isinstance(error, (BatchinferError, *refused)):
         kind = "shard"
     else:
         kind = "process"
-    known = isinstance(error, BatchinferError)
-    return {
-        "error": str(error) if known else f"{type(error).__name__}: {error}",
-        "kind": kind,
-        "final": isinstance(error, InputError),
-        "trace": "" if known else traceback.format_exc(),
-    }
+    text = str(error) if isinstance(error, BatchinferError) else _first_line(error)
+    return {"error": text, "kind": kind, "final": isinstance(error, InputError)}
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(getattr(error, "message", None) or error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Mapping, Sequence
 
+from batchinfer.commit import adopt
 from batchinfer.errors import CommitError
 from batchinfer.ledger import ShardRecord, success_record
 from batchinfer.prepare import PreparedRun
@@ -27,7 +28,7 @@ def finish(
         CommitError: the output does not hold exactly what was committed.
     """
     folder, plan = prepared.folder, prepared.plan
-    _audit(prepared, done)
+    done = _audit(prepared, done)
     if len(done) < len(plan.shards):
         entries = [
             {"shard": index, "files": plan_files(plan, index), "errors": list(errors)}
@@ -41,19 +42,24 @@ def finish(
     return "done"
 
 
-def _audit(prepared: PreparedRun, done: Mapping[int, ShardRecord]) -> None:
-    """The objects that lie there are exactly those that were committed, rejects included."""
+def _audit(prepared: PreparedRun, done: Mapping[int, ShardRecord]) -> dict[int, ShardRecord]:
+    """The records, once the objects that lie there are exactly theirs, rejects included.
+
+    An object of another size than was recorded may be a late attempt's, on a store that
+    ignores the condition on a create: its footer tells.
+    """
     listing = prepared.folder.list()
     fingerprint, shards = prepared.fingerprint, prepared.plan.shards
     expected = {part_name(shards[index], fingerprint): record for index, record in done.items()}
     # A shard that was given up may have an object all the same: a late actor's, or a stranger's.
     planned_names = {part_name(shard, fingerprint) for shard in shards}
     problems = sorted((set(visible(listing)) - planned_names) | (set(expected) - set(listing)))
-    problems += [
-        name
+    found = {
+        record.shard: adopt(prepared.folder, fingerprint, shards[record.shard], listing[name])
         for name, record in expected.items()
         if name in listing and listing[name].size != record.size_bytes
-    ]
+    }
+    done = {**done, **found}
     problems += [
         name
         for name in (rejects_name(shards[i], fingerprint) for i, r in done.items() if r.rejected)
@@ -64,6 +70,7 @@ def _audit(prepared: PreparedRun, done: Mapping[int, ShardRecord]) -> None:
     if problems or rows != planned:
         raise CommitError(
             f"{prepared.folder.url} does not hold exactly what was committed: {rows} rows of "
-            f"{planned}; {len(problems)} object(s) missing, added or of another size: "
+            f"{planned}; {len(problems)} object(s) missing or added: "
             f"{', '.join(problems[:10])}"
         )
+    return done

@@ -15,6 +15,7 @@ import ray
 from batchinfer.actors import RayEngine
 from batchinfer.driver import Backend
 from batchinfer.errors import InputError
+from batchinfer.job import ScoringJob
 from batchinfer.options import ClusterOptions
 
 OBJECT_STORE_BYTES = 100 << 20  # predictions never pass through it
@@ -30,7 +31,7 @@ def connected(cluster: ClusterOptions) -> Iterator[StopSignal]:
     Raises:
         InputError: there is no cluster at the address.
     """
-    address = cluster.address or os.environ.get("RAY_ADDRESS")
+    address = _address(cluster)
     if address:
         if cluster.num_gpus is not None:
             raise InputError("num_gpus is for a Ray that is started here; a cluster has its own")
@@ -49,7 +50,8 @@ def connected(cluster: ClusterOptions) -> Iterator[StopSignal]:
     try:
         ray.init(log_to_driver=False, logging_level=logging.WARNING, **arguments)
     except (ConnectionError, ValueError, RuntimeError) as error:
-        raise InputError(f"cannot reach or start Ray ({address or 'local'}): {error}") from error
+        why = str(error) or type(error).__name__
+        raise InputError(f"cannot reach or start Ray ({address or 'local'}): {why}") from error
     try:
         with StopSignal().installed() as signals:
             yield signals
@@ -90,7 +92,28 @@ class StopSignal:
 
 def ray_backend() -> Backend:
     """The production backend of `driver.run`."""
-    return Backend(connected, wants_gpu, RayEngine)
+    return Backend(connected, wants_gpu, _engine)
+
+
+def _engine(job: ScoringJob, cluster: ClusterOptions) -> RayEngine:
+    """The engine for a job, once a Ray that cannot grow is known to have room for an actor.
+
+    Raises:
+        InputError: this machine will never have what one actor needs.
+    """
+    engine = RayEngine(job)
+    resources = ray.cluster_resources()
+    lacks = resources.get("GPU", 0) < job.gpus or resources.get("CPU", 0) < job.cpus
+    if lacks and not _address(cluster):
+        raise InputError(
+            f"{engine.describe()}; this Ray was started here and cannot grow. Expected fewer "
+            "--cpus-per-actor, --device cpu, or --num-gpus N for logical GPUs"
+        )
+    return engine
+
+
+def _address(cluster: ClusterOptions) -> Optional[str]:
+    return cluster.address or os.environ.get("RAY_ADDRESS")
 
 
 def _code_for_workers() -> dict[str, Any]:

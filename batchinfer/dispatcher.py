@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Callable, Deque, Iterable, Mapping, Optional
 
+from batchinfer.blame import Blame, Task
 from batchinfer.errors import BatchinferError, InputError, StoppedError, TransientStorageError
 from batchinfer.ledger import ShardRecord
 from batchinfer.options import FaultOptions
@@ -21,26 +22,18 @@ WATCH_EVERY_S = 2.0
 CAPACITY_EVERY_S = 10.0  # how soon a node that joins gets actors
 SHARDS_IN_HAND = 2  # of one actor: one running, one queued
 FAILED_STARTS = 3  # in a row, without one that worked, until the run stops
-FAILED_FIRST = 20  # attempts, and no shard worked: the model or the machines are at fault
 
 
 class ActorLostError(BatchinferError):
-    """The actor, its node or its memory is gone; its shards are not to blame by that alone."""
+    """The actor, its node or its memory is gone; its shards are not to blame by that alone.
 
-
-@dataclass
-class Task:
-    """A shard on its way, with what went wrong with it so far.
-
-    Attributes:
-        errors: one line per failed attempt that the shard is blamed for.
-        suspect: an actor died while it had this shard and others in hand; it runs alone from
-            now on, so that the next death tells who is to blame.
+    Args:
+        node_died: it is known that the whole node went, a spot node that was taken back say.
     """
 
-    shard: Shard
-    errors: list[str] = field(default_factory=list)
-    suspect: bool = False
+    def __init__(self, reason: str, node_died: bool = False) -> None:
+        super().__init__(reason)
+        self.node_died = node_died
 
 
 @dataclass
@@ -62,12 +55,12 @@ class Worker:
 
 
 class Dispatcher:
-    """Runs shards to their end: a record each, or an entry in `quarantined`.
+    """Runs shards to their end: a record each, or an entry in `blame.given_up`.
 
     Attributes:
-        quarantined: shard -> the errors of its attempts.
+        blame: what failed, how often, and what was given up.
         devices: of every actor that started.
-        actors_lost, retries: counts for the report.
+        actors_lost: a count for the report.
         first_ready_at: on `clock`, when the first actor had its model; None before.
     """
 
@@ -78,30 +71,29 @@ class Dispatcher:
         faults: FaultOptions,
         on_record: Callable[[ShardRecord], None],
         actors: Optional[int] = None,
+        worked_before: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.quarantined: dict[int, list[str]] = {}
+        self.blame = Blame(faults.max_attempts, worked_before)
         self.devices: list[str] = []
         self.actors_lost = 0
-        self.retries = 0
         self.first_ready_at: Optional[float] = None
         self.workers: list[Worker] = []
         self._engine = engine
         self._queue: Deque[Task] = deque()
         for shard in shards:
             if shard.problem:  # nothing that an actor could mend
-                self.quarantined[shard.index] = [shard.problem]
+                self.blame.give_up(Task(shard), [shard.problem])
             else:
                 self._queue.append(Task(shard))
         self._faults = faults
         self._on_record = on_record
         self._actors = actors
         self._clock = clock
-        self._started_at = self._watched_at = clock()
+        self._ready_at = self._watched_at = clock()
         self._capacity = 0
         self._capacity_at = -CAPACITY_EVERY_S
         self._failed_starts = 0
-        self._failed_first: Optional[int] = 0  # None once a shard has worked
         self._hire_at = 0.0
 
     def run(self, between: Callable[[], None]) -> None:
@@ -122,9 +114,18 @@ class Dispatcher:
                     self._settle(call)
                 self._watch()
                 between()
+                if self.blame.hopeless:
+                    self._give_up_all(self.blame.hopeless)
         finally:
             for worker in list(self.workers):
                 self._dismiss(worker)
+
+    def _give_up_all(self, reason: str) -> None:
+        for worker in list(self.workers):
+            self._dismiss(worker)
+        for task in self._queue:
+            self.blame.give_up(task, [f"not tried further: {reason}"])
+        self._queue.clear()
 
     def rows_in_hand(self) -> int:
         """Rows scored of shards that are not committed yet, as last heard."""
@@ -142,13 +143,15 @@ class Dispatcher:
             self.workers.append(Worker(actor, self._engine.start(actor), now))
 
     def _assign(self) -> None:
-        """Idle actors first; a second shard in hand only when nobody is idle; suspects alone."""
-        for in_hand in range(SHARDS_IN_HAND):
-            for worker in self.workers:
-                if not self._queue or len(worker.tasks) != in_hand or not worker.has_room():
-                    continue
-                if not (in_hand and self._queue[0].suspect):
-                    self._give(worker, self._queue.popleft())
+        """Idle actors first; a second shard in hand only of what no other is about to take."""
+        for worker in self.workers:
+            if self._queue and not worker.tasks and worker.has_room():
+                self._give(worker, self._queue.popleft())
+        starting = sum(not worker.ready for worker in self.workers)
+        for worker in self.workers:
+            more = len(self._queue) > starting and not self._queue[0].suspect
+            if more and worker.tasks and worker.has_room():
+                self._give(worker, self._queue.popleft())
         if not self._queue:
             for worker in [w for w in self.workers if not w.tasks]:
                 self._dismiss(worker)  # so that an autoscaler can take its node away
@@ -173,7 +176,7 @@ class Dispatcher:
         try:
             result = self._engine.result(call)
         except ActorLostError as error:
-            self._lost(worker, str(error))
+            self._lost(worker, str(error), error.node_died)
             return
         if call == worker.starting:
             self._begun(worker, result)
@@ -213,45 +216,25 @@ class Dispatcher:
         heard.pop(task.shard.index, None)
         worker.progress = heard
         if "record" in result:
-            self._failed_first = None
+            self.blame.worked()
             attempts = len(task.errors) + 1
             self._on_record(ShardRecord(**{**result["record"], "attempts": attempts}))
             return
         if result["kind"] == "process":  # after a CUDA error a process is not to be trusted
             self._dismiss(worker)
-        self._blame(task, result["error"])
-        if result["kind"] == "storage" and task.shard.index in self.quarantined:
+        if self.blame.failed(task, result["error"]):
+            self._queue.append(task)
+        elif result["kind"] == "storage":  # not the shard's fault; it is tried by the next run
             raise TransientStorageError(result["error"])
 
-    def _lost(self, worker: Worker, reason: str) -> None:
-        """Take an actor off; its only shard is blamed, several in hand become suspects."""
+    def _lost(self, worker: Worker, reason: str, node_died: bool = False) -> None:
+        """Take an actor off that is gone, and put back what it had in hand."""
         self.actors_lost += 1
-        tasks = list(worker.tasks.values())
-        worker.tasks = {}
-        was_ready = worker.ready
+        tasks, worker.tasks = list(worker.tasks.values()), {}
         self._dismiss(worker)
-        if not was_ready:
+        if not worker.ready:
             self._failed_start(reason, final=False)
-        for task in tasks:
-            task.suspect = True
-            if len(tasks) == 1:
-                self._blame(task, f"the actor died while it scored only this shard: {reason}")
-            else:
-                self._queue.append(task)
-
-    def _blame(self, task: Task, error: str) -> None:
-        task.errors.append(error)
-        if self._failed_first is not None:
-            self._failed_first += 1
-            if self._failed_first >= FAILED_FIRST:
-                raise StoppedError(
-                    f"the first {FAILED_FIRST} attempts failed and no shard worked; last: {error}"
-                )
-        if len(task.errors) >= self._faults.max_attempts:
-            self.quarantined[task.shard.index] = task.errors
-        else:
-            self.retries += 1
-            self._queue.append(task)
+        self._queue.extend(self.blame.died(tasks, reason, node_died))
 
     def _dismiss(self, worker: Worker) -> None:
         """End an actor; what it still had in hand goes back to the queue without blame."""
@@ -262,9 +245,11 @@ class Dispatcher:
     def _watch(self) -> None:
         """Ask busy actors how far they are; end those that stand still; give up waiting for any."""
         now = self._clock()
-        if not self.devices and now - self._started_at > self._faults.start_timeout_s:
+        if any(worker.ready for worker in self.workers):
+            self._ready_at = now
+        elif now - self._ready_at > self._faults.start_timeout_s:
             raise StoppedError(
-                f"no actor started within {self._faults.start_timeout_s:.0f} s: "
+                f"no actor was ready for {self._faults.start_timeout_s:.0f} s: "
                 f"{self._engine.describe()}"
             )
         if now - self._watched_at < WATCH_EVERY_S:

@@ -13,8 +13,9 @@ from batchinfer.errors import (
     EXIT_GAVE_UP,
     EXIT_OK,
     EXIT_STOPPED,
+    CommitError,
     StoppedError,
-    TransientStorageError,
+    StorageError,
 )
 from batchinfer.hold import Hold, despite_storage, holding
 from batchinfer.job import ScoringJob
@@ -22,7 +23,7 @@ from batchinfer.ledger import Ledger, ShardRecord
 from batchinfer.options import ClusterOptions, FaultOptions, ScoreOptions
 from batchinfer.prepare import PreparedRun, prepare
 from batchinfer.progress import ProgressDisplay
-from batchinfer.report import build_report
+from batchinfer.report import Outcome, build_report
 from batchinfer.run_folder import STATE
 
 LOG = logging.getLogger("batchinfer")
@@ -38,12 +39,12 @@ class Backend:
         connected: a context in which actors can be started; gives an object whose `stop_name`
             is the name of the signal that told this process to stop, or None.
         wants_gpu: whether actors shall reserve GPUs.
-        engine: makes the dispatcher's engine for a job.
+        engine: makes the dispatcher's engine for a job; refuses what the cluster can never run.
     """
 
     connected: Callable[[ClusterOptions], ContextManager[Any]]
     wants_gpu: Callable[[ClusterOptions], bool]
-    engine: Callable[[ScoringJob], Any]
+    engine: Callable[[ScoringJob, ClusterOptions], Any]
 
 
 def run(
@@ -55,7 +56,7 @@ def run(
         The report (see `report.build_report`) with `exit_status`: 0, 1 or 75.
 
     Raises:
-        InputError: before anything was written.
+        InputError: before any prediction was written.
         StoppedError: another driver is at work on the output.
     """
     started = time.monotonic()
@@ -66,15 +67,21 @@ def run(
         f"output {prepared.folder.url}"
     )
     if len(done) < len(plan.shards):
-        with backend.connected(cluster) as signals, holding(prepared, faults.lease_ttl_s) as hold:
-            scoring = Scoring(hold, cluster, faults, started)
+        with backend.connected(cluster) as signals:
             gpu = backend.wants_gpu(cluster)
-            engine = backend.engine(_job(prepared, options, cluster, faults, gpu))
-            return scoring.run(engine, signals)
-    if not prepared.finished:
+            engine = backend.engine(_job(prepared, options, cluster, faults, gpu), cluster)
+            with holding(prepared, faults.lease_ttl_s) as hold:
+                return Scoring(hold, cluster, faults, started).run(engine, signals)
+    if not prepared.finished:  # killed between the last part and `_SUCCESS`
         with holding(prepared, faults.lease_ttl_s) as hold:
-            finish(hold.prepared, hold.prepared.done, {})
-    return _report(prepared, "done", started)
+            return Scoring(hold, cluster, faults, started).run(None, None)
+    report = build_report(
+        prepared.folder.url,
+        prepared.run,
+        plan,
+        Outcome("done", done, seconds=time.monotonic() - started),
+    )
+    return {**report, "exit_status": EXIT_OK}
 
 
 class Scoring:
@@ -98,20 +105,25 @@ class Scoring:
         """Hand out what is missing; end with the audit, or with what has to wait."""
         prepared = self._hold.prepared
         missing = [shard for shard in prepared.plan.shards if shard.index not in self.done]
-        dispatcher = Dispatcher(engine, missing, self._faults, self._keep, self._cluster.actors)
+        dispatcher = Dispatcher(
+            engine, missing, self._faults, self._keep, self._cluster.actors, bool(self.done)
+        )
         display = ProgressDisplay(prepared.plan.num_rows, self._rows)
         try:
             dispatcher.run(lambda: self._between(dispatcher, display, signals))
             self._ledger.flush()
             self._hold.lease.check()
-            status, reason = finish(prepared, self.done, dispatcher.quarantined), None
-        except (StoppedError, TransientStorageError) as error:
-            status, reason = "stopped", str(error)
-            with despite_storage("flush the ledger"):
-                self._ledger.flush()
+            status, reason = finish(prepared, self.done, dispatcher.blame.given_up), None
+            reason = dispatcher.blame.hopeless
+        except CommitError as error:
+            status, reason = "gave_up", str(error)
+        except (StoppedError, StorageError) as error:
+            status, reason = "stopped", f"{error}; run the same command again to continue"
         finally:
             display.close()
-        return _report(prepared, status, self._started, self, dispatcher, reason)
+        with despite_storage("flush the ledger"):
+            self._ledger.flush()
+        return self._report(status, dispatcher, reason)
 
     def _keep(self, record: ShardRecord) -> None:
         self.done[record.shard] = record
@@ -128,6 +140,30 @@ class Scoring:
             self._ledger.flush()
             self._flushed_at = time.monotonic()
         display.show(self._rows + dispatcher.rows_in_hand(), _note(dispatcher))
+
+    def _report(self, status: str, dispatcher: Dispatcher, reason: Optional[str]) -> dict[str, Any]:
+        """Say how it went: in the log, beside the predictions, and to the caller."""
+        prepared, now = self._hold.prepared, time.monotonic()
+        ready_at = dispatcher.first_ready_at
+        outcome = Outcome(
+            status,
+            self.done,
+            self.scored,
+            prepared.adopted,
+            dispatcher.blame.given_up,
+            dispatcher.devices,
+            dispatcher.actors_lost,
+            dispatcher.blame.retries,
+            seconds=now - self._started,
+            seconds_scoring=now - ready_at if ready_at is not None else 0.0,
+            reason=reason,
+        )
+        report = build_report(prepared.folder.url, prepared.run, prepared.plan, outcome)
+        with despite_storage("write the report"):
+            prepared.folder.put_json(f"{STATE}/report.json", report)
+        if reason:
+            LOG.warning(reason)
+        return {**report, "exit_status": EXIT_STATUS[status]}
 
 
 def _job(
@@ -154,43 +190,11 @@ def _job(
     )
 
 
-def _report(
-    prepared: PreparedRun,
-    status: str,
-    started: float,
-    scoring: Optional[Scoring] = None,
-    dispatcher: Optional[Dispatcher] = None,
-    reason: Optional[str] = None,
-) -> dict[str, Any]:
-    """The report, put beside the predictions; a run that had nothing to do leaves the last one."""
-    now = time.monotonic()
-    ready_at = dispatcher.first_ready_at if dispatcher else None
-    report = build_report(
-        status,
-        prepared.folder.url,
-        prepared.run,
-        prepared.plan,
-        scoring.done if scoring else prepared.done,
-        scoring.scored if scoring else [],
-        prepared.adopted,
-        dispatcher,
-        seconds=now - started,
-        seconds_scoring=now - ready_at if ready_at is not None else 0.0,
-        reason=reason,
-    )
-    if scoring:
-        with despite_storage("write the report"):
-            prepared.folder.put_json(f"{STATE}/report.json", report)
-    if reason:
-        LOG.warning(f"{reason}; run the same command again to continue")
-    return {**report, "exit_status": EXIT_STATUS[status]}
-
-
 def _note(dispatcher: Dispatcher) -> str:
     ready = sum(worker.ready for worker in dispatcher.workers)
     parts = [f"{ready} of {len(dispatcher.workers)} actors ready"]
-    if dispatcher.retries:
-        parts.append(f"{dispatcher.retries} retries")
-    if dispatcher.quarantined:
-        parts.append(f"{len(dispatcher.quarantined)} shards given up")
+    if dispatcher.blame.retries:
+        parts.append(f"{dispatcher.blame.retries} retries")
+    if dispatcher.blame.given_up:
+        parts.append(f"{len(dispatcher.blame.given_up)} shards given up")
     return ", ".join(parts)

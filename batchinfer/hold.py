@@ -7,9 +7,10 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Iterator
 
+from batchinfer.done import what_is_done
 from batchinfer.errors import OutputConflictError, StorageError
 from batchinfer.lease import Heart, Lease, acquire
-from batchinfer.prepare import PreparedRun, what_is_done
+from batchinfer.prepare import PreparedRun
 from batchinfer.run_folder import STATE, plan_name
 
 LOG = logging.getLogger("batchinfer")
@@ -42,11 +43,9 @@ def holding(prepared: PreparedRun, ttl_s: float) -> Iterator[Hold]:
     heart = Heart(lease, ttl_s)
     heart.start()
     try:
-        if prepared.started_before:
-            yield Hold(_look_again(prepared), lease, heart)
-        else:
+        if not prepared.started_before:
             _write_run(prepared, lease)
-            yield Hold(prepared, lease, heart)
+        yield Hold(_look_again(prepared), lease, heart)
     finally:
         heart.stop()
         if heart.lost is None:
@@ -64,7 +63,10 @@ def despite_storage(what: str) -> Iterator[None]:
 
 
 def _look_again(prepared: PreparedRun) -> PreparedRun:
-    """What is done, now that nobody else hands out shards: the last holder's actors outlive it."""
+    """What is done, now that nobody else hands out shards: the last holder's actors outlive it.
+
+    That holder may even have begun after `prepare` looked, with the same run.
+    """
     folder = prepared.folder
     done, adopted = what_is_done(folder, prepared.plan, prepared.fingerprint, folder.list())
     return replace(prepared, done=done, adopted=adopted)

@@ -89,12 +89,13 @@ def reconcile(
     """Hold the listing against plan and ledger.
 
     Returns:
-        The shards that are done, and (shard, object) of those that lie there unrecorded: their
-        footers have to be read.
+        The shards that are done, and (shard, object) of those that lie there unrecorded or with
+        another size than was recorded: their footers have to be read. (A store that ignores
+        the condition on a create lets a late attempt write the same shard again.)
 
     Raises:
         OutputConflictError: objects that no shard of the plan has, or recorded objects that are
-            missing or of another size; all are listed (20 shown), nothing is deleted.
+            missing; all are listed (20 shown), nothing is deleted.
     """
     expected = {part_name(shard, fingerprint): shard.index for shard in plan.shards}
     problems = [f"not of this run  {name}" for name in visible(listing) if name not in expected]
@@ -104,12 +105,7 @@ def reconcile(
         record, info = records.get(index), listing.get(name)
         if record is not None and info is None:
             problems.append(f"missing          {name} (the ledger says it was committed)")
-        elif record is not None and info is not None and record.size_bytes != info.size:
-            problems.append(
-                f"changed          {name}: committed with {record.size_bytes} bytes, "
-                f"found {info.size}"
-            )
-        elif record is not None:
+        elif record is not None and info is not None and record.size_bytes == info.size:
             done[index] = record
         elif info is not None:
             unrecorded.append((index, info))

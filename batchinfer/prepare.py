@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import uuid
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Mapping, Optional, Sequence
 
@@ -15,7 +14,7 @@ from batchinfer.apart import check_apart
 from batchinfer.arrow import pa
 from batchinfer.bundle import Bundle
 from batchinfer.bundle_cache import local_bundle
-from batchinfer.commit import adopt
+from batchinfer.done import what_is_done
 from batchinfer.errors import (
     BundleError,
     InputError,
@@ -26,7 +25,7 @@ from batchinfer.errors import (
 )
 from batchinfer.footer import read_schema
 from batchinfer.inputs import list_inputs, read_footers
-from batchinfer.ledger import ShardRecord, read_ledger, reconcile
+from batchinfer.ledger import ShardRecord
 from batchinfer.options import FaultOptions, ScoreOptions
 from batchinfer.plan import ShardPlan, check_unchanged, make_plan
 from batchinfer.run_folder import (
@@ -42,7 +41,6 @@ from batchinfer.scorer import choose_batch_rows
 from batchinfer.storage import ObjectInfo, Retry, Store, open_store
 
 LOG = logging.getLogger("batchinfer")
-ADOPT_THREADS = 16
 SCHEMAS_TRIED = 20  # files looked at for one that fits, before the whole input is refused
 
 
@@ -165,24 +163,6 @@ def _check_empty(folder: RunFolder, listing: Mapping[str, ObjectInfo]) -> None:
             f"{folder.url} holds {len(strays)} object(s) that no run of batchinfer put there, such "
             f"as {strays[0]}; expected an empty folder or one that a run was started in"
         )
-
-
-def what_is_done(
-    folder: RunFolder, plan: ShardPlan, fingerprint: str, listing: Mapping[str, ObjectInfo]
-) -> tuple[dict[int, ShardRecord], tuple[ShardRecord, ...]]:
-    """The committed shards in a listing; second, those of them that the ledger did not know.
-
-    Raises:
-        OutputConflictError: the listing and the ledger contradict each other.
-    """
-    done, unrecorded = reconcile(folder, plan, fingerprint, listing, read_ledger(folder, listing))
-    with ThreadPoolExecutor(ADOPT_THREADS) as pool:
-        adopted = tuple(
-            pool.map(
-                lambda one: adopt(folder, fingerprint, plan.shards[one[0]], one[1]), unrecorded
-            )
-        )
-    return {**done, **{record.shard: record for record in adopted}}, adopted
 
 
 def _probe(folder: RunFolder) -> bool:

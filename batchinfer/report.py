@@ -3,49 +3,59 @@
 from __future__ import annotations
 
 import platform
+from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional, Sequence
 
 from batchinfer import __version__
-from batchinfer.dispatcher import Dispatcher
 from batchinfer.ledger import ShardRecord
 from batchinfer.plan import ShardPlan
 
 QUARANTINE_SHOWN = 20  # in the report; quarantine.json has all
 
 
-def build_report(
-    status: str,
-    output: str,
-    run: Mapping[str, Any],
-    plan: ShardPlan,
-    done: Mapping[int, ShardRecord],
-    scored: Sequence[ShardRecord],
-    adopted: Sequence[ShardRecord],
-    dispatcher: Optional[Dispatcher],
-    seconds: float,
-    seconds_scoring: float,
-    reason: Optional[str] = None,
-) -> dict[str, Any]:
-    """All figures of one run.
+@dataclass(frozen=True)
+class Outcome:
+    """How a run went.
 
-    Args:
-        status: done, gave_up or stopped; `reason` says why it stopped.
+    Attributes:
+        status: done, gave_up or stopped; `reason` says why, where it is not done.
         done: every committed shard, of this and of earlier runs.
         scored: those that actors of this run came back with.
         adopted: those that lay there without a record when this run began.
-        dispatcher: of this run; None when there was nothing to score.
+        given_up: shard -> the errors of its attempts.
+        devices: of every actor that started.
         seconds: of the whole command; `seconds_scoring` since the first actor had its model.
+    """
+
+    status: str
+    done: Mapping[int, ShardRecord]
+    scored: Sequence[ShardRecord] = ()
+    adopted: Sequence[ShardRecord] = ()
+    given_up: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    devices: Sequence[str] = ()
+    actors_lost: int = 0
+    retries: int = 0
+    seconds: float = 0.0
+    seconds_scoring: float = 0.0
+    reason: Optional[str] = None
+
+
+def build_report(
+    output: str, run: Mapping[str, Any], plan: ShardPlan, outcome: Outcome
+) -> dict[str, Any]:
+    """All figures of one run, as JSON will hold them.
 
     Returns:
         Row counts over the whole output: rows_in = rows_out + rows_rejected + rows_missing.
         `rows_per_s` and `stage_seconds` are of this run alone, the latter summed over threads
         and actors.
     """
+    done, scored, adopted = outcome.done, outcome.scored, outcome.adopted
     missing = [shard for shard in plan.shards if shard.index not in done]
     rows = sum(record.rows + record.rejected for record in scored)
     return {
-        "status": status,
-        **({"reason": reason} if reason else {}),
+        "status": outcome.status,
+        **({"reason": outcome.reason} if outcome.reason else {}),
         "rows_in": plan.num_rows,
         "rows_out": sum(record.rows for record in done.values()),
         "rows_rejected": sum(record.rejected for record in done.values()),
@@ -55,20 +65,24 @@ def build_report(
         "shards_adopted": len(adopted) + sum(record.adopted for record in scored),
         "shards_done_before": len(done) - len(scored) - len(adopted),
         "shards_missing": len(missing),
-        "quarantined": _quarantined(plan, dispatcher.quarantined if dispatcher else {}),
-        "seconds": round(seconds, 3),
-        "seconds_scoring": round(seconds_scoring, 3),
+        "quarantined": _quarantined(plan, outcome.given_up),
+        "seconds": round(outcome.seconds, 3),
+        "seconds_scoring": round(outcome.seconds_scoring, 3),
         "stage_seconds": _stage_seconds(scored),
-        "rows_per_s": round(rows / seconds_scoring, 1) if seconds_scoring > 0 else 0.0,
-        "device": ", ".join(sorted(set(dispatcher.devices))) if dispatcher else "",
-        "actors": len(dispatcher.devices) if dispatcher else 0,
-        "actors_lost": dispatcher.actors_lost if dispatcher else 0,
-        "retries": dispatcher.retries if dispatcher else 0,
+        "rows_per_s": _rate(rows, outcome.seconds_scoring),
+        "device": ", ".join(sorted(set(outcome.devices))),
+        "actors": len(outcome.devices),
+        "actors_lost": outcome.actors_lost,
+        "retries": outcome.retries,
         "output": output,
         "bundle_digest": run["bundle_digest"],
         "fingerprint": run["fingerprint"],
         "versions": {"batchinfer": __version__, "python": platform.python_version()},
     }
+
+
+def _rate(rows: int, seconds: float) -> float:
+    return round(rows / seconds, 1) if seconds > 0 else 0.0
 
 
 def _quarantined(plan: ShardPlan, given_up: Mapping[int, Sequence[str]]) -> list[dict[str, Any]]:

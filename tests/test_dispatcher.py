@@ -51,6 +51,7 @@ class FakeEngine:
         self.spawned = 0
         self.in_hand = {}  # actor -> shards now
         self.log = []
+        self.start_seconds = {}  # actor -> seconds, where they are not 1
 
     def clock(self):
         return self.now
@@ -63,7 +64,8 @@ class FakeEngine:
 
     def start(self, actor):
         result = self.starts.pop(0) if self.starts else {"device": "cpu"}
-        return self._call("start", actor, None if result == "never" else 1.0, result)
+        lasts = self.start_seconds.get(actor, 1.0)
+        return self._call("start", actor, None if result == "never" else lasts, result)
 
     def score(self, actor, shard):
         self.in_hand[actor].append(shard.index)
@@ -109,7 +111,12 @@ class FakeEngine:
 def dispatch(engine, count, faults=FAULTS, actors=None, between=lambda: None, problems=()):
     done = []
     dispatcher = Dispatcher(
-        engine, shards(count, problems), faults, lambda r: done.append(r), actors, engine.clock
+        engine,
+        shards(count, problems),
+        faults,
+        lambda r: done.append(r),
+        actors,
+        clock=engine.clock,
     )
     dispatcher.run(between)
     return dispatcher, done
@@ -119,7 +126,7 @@ def test_every_shard_comes_back_once_and_no_actor_is_left():
     engine = FakeEngine()
     dispatcher, done = dispatch(engine, 20)
     assert sorted(r.shard for r in done) == list(range(20))
-    assert (engine.spawned, engine.alive, dispatcher.quarantined) == (2, set(), {})
+    assert (engine.spawned, engine.alive, dispatcher.blame.given_up) == (2, set(), {})
 
 
 def test_no_more_actors_than_shards():
@@ -154,7 +161,7 @@ def test_an_idle_actor_is_released_while_the_other_still_works():
 def test_a_failed_shard_is_tried_again_at_the_end_and_then_given_up():
     engine = FakeEngine({4: [failure("shard", f"bad {n}") for n in range(3)]})
     dispatcher, done = dispatch(engine, 20)
-    assert dispatcher.quarantined == {4: ["bad 0", "bad 1", "bad 2"]}
+    assert dispatcher.blame.given_up == {4: ["bad 0", "bad 1", "bad 2"]}
     assert sorted(r.shard for r in done) == [i for i in range(20) if i != 4]
     assert Counter(index for _, index, _ in engine.log)[4] == 3
 
@@ -163,7 +170,7 @@ def test_a_shard_that_works_at_its_last_try_counts_its_attempts():
     engine = FakeEngine({4: [failure("shard"), failure("shard")]})
     dispatcher, done = dispatch(engine, 20)
     assert {r.shard: r.attempts for r in done}[4] == 3
-    assert (dispatcher.quarantined, dispatcher.retries) == ({}, 2)
+    assert (dispatcher.blame.given_up, dispatcher.blame.retries) == ({}, 2)
 
 
 def test_an_actor_with_a_broken_process_is_replaced():
@@ -176,8 +183,8 @@ def test_shards_in_hand_at_a_death_run_alone_and_the_innocent_is_not_given_up():
     lost = ActorLostError("died")
     engine = FakeEngine({4: [lost] * 9})
     dispatcher, done = dispatch(engine, 20)
-    assert list(dispatcher.quarantined) == [4]
-    assert len(dispatcher.quarantined[4]) == 3
+    assert list(dispatcher.blame.given_up) == [4]
+    assert len(dispatcher.blame.given_up[4]) == 3
     assert len(done) == 19
     alone = [in_hand for _, index, in_hand in engine.log if index == 4][-3:]
     assert alone == [(4,)] * 3
@@ -192,7 +199,7 @@ def test_an_actor_without_progress_is_killed_and_its_shard_scored_elsewhere():
 
 def test_no_actor_in_time_stops_the_run_and_says_what_the_cluster_has():
     engine = FakeEngine(starts=["never", "never"])
-    with pytest.raises(StoppedError, match="within 100 s: the cluster has GPU 0"):
+    with pytest.raises(StoppedError, match="ready for 100 s: the cluster has GPU 0"):
         dispatch(engine, 3)
     assert engine.alive == set()
 
@@ -237,18 +244,46 @@ def test_what_is_raised_between_steps_ends_the_actors():
 def test_what_was_planned_with_a_problem_reaches_no_actor():
     engine = FakeEngine()
     dispatcher, done = dispatch(engine, 4, problems={1: "torn"})
-    assert (len(done), dispatcher.quarantined) == (3, {1: ["f1: torn"]})
+    assert (len(done), dispatcher.blame.given_up) == (3, {1: ["f1: torn"]})
     assert 1 not in {index for _, index, _ in engine.log}
 
 
-def test_a_model_that_never_works_stops_the_run_after_20_attempts_not_after_all():
+def test_a_model_that_never_works_is_given_up_after_20_shards_not_after_all():
     engine = FakeEngine({i: [failure("process", "no kernel")] * 3 for i in range(1000)})
-    with pytest.raises(StoppedError, match=r"first 20 attempts failed.*no kernel"):
-        dispatch(engine, 1000)
+    dispatcher, done = dispatch(engine, 1000)
+    assert (len(done), len(dispatcher.blame.given_up)) == (0, 1000)
+    assert "first 20 shards failed and none worked" in dispatcher.blame.given_up[999][0]
     assert len(engine.log) <= 40  # what was in hand besides
+
+
+def test_a_few_shards_that_all_fail_are_tried_to_the_end():
+    engine = FakeEngine({i: [failure("shard", "torn")] * 3 for i in range(12)})
+    dispatcher, _ = dispatch(engine, 12)
+    assert dispatcher.blame.given_up == {i: ["torn"] * 3 for i in range(12)}
+
+
+def test_a_replacement_that_never_starts_stops_the_run():
+    engine = FakeEngine({0: [ActorLostError("died")] * 9}, starts=[{"device": "cpu"}, "never"])
+    with pytest.raises(StoppedError, match="ready for 100 s"):
+        dispatch(engine, 1, actors=1)
+
+
+def test_the_death_of_a_node_is_nobodys_fault():
+    lost = [ActorLostError("the node has died", node_died=True)] * 9
+    engine = FakeEngine({4: list(lost), 7: list(lost)})
+    dispatcher, done = dispatch(engine, 20)
+    assert (len(done), dispatcher.blame.given_up) == (20, {})
+
+
+def test_shards_are_left_for_an_actor_that_is_about_to_start():
+    late = [{"device": "cpu"}, {"device": "cpu"}]
+    engine = FakeEngine(starts=late, seconds=600.0)
+    engine.start_seconds = {2: 10.0}
+    dispatch(engine, 2, faults=FaultOptions(stall_timeout_s=9999))
+    assert [(actor, index) for actor, index, _ in engine.log] == [(1, 0), (2, 1)]
 
 
 def test_many_failures_after_a_shard_that_worked_stop_nothing():
     engine = FakeEngine({i: [failure("shard")] * 3 for i in range(1, 30)})
     dispatcher, done = dispatch(engine, 30)
-    assert (len(done), len(dispatcher.quarantined)) == (1, 29)
+    assert (len(done), len(dispatcher.blame.given_up)) == (1, 29)

@@ -14,13 +14,14 @@ from batchinfer.dispatcher import ActorLostError
 from batchinfer.driver import run
 from batchinfer.errors import (
     BundleError,
-    CommitError,
     InputError,
     OutputConflictError,
     SchemaError,
     StoppedError,
 )
 from batchinfer.options import ClusterOptions, FaultOptions, ScoreOptions
+from batchinfer.run_folder import RunFolder, part_name
+from batchinfer.storage import open_store
 from tests.support import check, tiny
 from tests.support.threads import ThreadBackend
 
@@ -360,8 +361,11 @@ def test_an_object_under_our_name_that_is_not_ours_is_never_counted(score, tmp_p
     fake = tmp_path / "second" / names[3]
 
     def plant(engine):
-        fake.parent.mkdir(exist_ok=True)
-        fake.write_bytes((tmp_path / "out" / names[4]).read_bytes())
+        def before(actor, shard):
+            if shard.index == 0:
+                fake.write_bytes((tmp_path / "out" / names[4]).read_bytes())
+
+        engine.before = before
 
     report = score(ThreadBackend(plant), output=str(tmp_path / "second"))
     assert (report["exit_status"], report["quarantined"][0]["shard"]) == (1, 3)
@@ -396,8 +400,9 @@ def test_success_is_not_written_when_the_output_was_tampered_with(score, tmp_pat
 
         engine.after = after
 
-    with pytest.raises(CommitError, match=r"part-stray\.parquet"):
-        score(ThreadBackend(plant))
+    report = score(ThreadBackend(plant))
+    assert (report["exit_status"], report["status"]) == (1, "gave_up")
+    assert "part-stray.parquet" in report["reason"]
     assert not (tmp_path / "out" / "_SUCCESS").exists()
 
 
@@ -405,3 +410,76 @@ def test_memory_stays_with_the_process_but_runs_the_same(score, bundle):
     report = score(output="memory://bucket/predictions")
     assert (report["rows_out"], report["exit_status"]) == (3000, 0)
     assert score(output="memory://bucket/predictions")["shards_done_before"] == 10
+
+
+def test_a_foreign_object_under_our_name_stops_a_rerun(score, tmp_path):
+    score(ThreadBackend(lose_actor_when(3, 99, "before")))
+    run = json.loads((tmp_path / "out/_batchinfer/run.json").read_text())
+    plan = RunFolder(*open_store(str(tmp_path / "out"))).read_plan(run)
+    name = part_name(plan.shards[3], run["fingerprint"])
+    (other, *_) = sorted(check.snapshot(str(tmp_path / "out")))
+    (tmp_path / "out" / name).write_bytes((tmp_path / "out" / other).read_bytes())
+    with pytest.raises(OutputConflictError, match="is not what this run writes"):
+        score()
+
+
+def test_a_run_that_was_killed_before_success_is_finished_with_a_report(score, tmp_path):
+    score()
+    (tmp_path / "out" / "_SUCCESS").unlink()
+    (tmp_path / "out" / "_batchinfer" / "report.json").unlink()
+    backend = ThreadBackend()
+    report = score(backend)
+    assert (backend.engine, report["exit_status"], report["shards_done_before"]) == (None, 0, 10)
+    assert (tmp_path / "out" / "_SUCCESS").exists()
+    assert json.loads((tmp_path / "out/_batchinfer/report.json").read_text())["status"] == "done"
+
+
+def test_a_driver_that_waited_for_another_of_the_same_run_scores_nothing_again(score, tmp_path):
+    """The other begins and ends between this one's look at the output and its lease."""
+    second = ThreadBackend(lambda engine: score())
+    report = score(second)
+    assert (second.engine.scored, report["shards_done_before"]) == ([], 10)
+    check.assert_exact(str(tmp_path / "out"), IDS, tiny.expected(IDS))
+
+
+def test_an_output_that_forbids_writing_in_the_middle_stops_the_run(score, tmp_path):
+    """As when credentials expire: no shard is to blame, and the same command continues."""
+
+    def plant(engine):
+        def before(actor, shard):
+            if shard.index == 5:
+                scratch = tmp_path / "out" / "_batchinfer" / "tmp"
+                if scratch.is_dir():
+                    scratch.rmdir()
+                    scratch.write_text("in the way")
+
+        engine.before = before
+
+    report = score(ThreadBackend(plant), faults=FaultOptions(lease_ttl_s=30, retry_budget_s=0.1))
+    assert (report["exit_status"], report["status"]) == (75, "stopped")
+    assert "run the same command again to continue" in report["reason"]
+    assert report["quarantined"] == [] or report["rows_missing"] > 0
+    (tmp_path / "out" / "_batchinfer" / "tmp").unlink()
+    wait_for_threads()
+    assert score()["exit_status"] == 0
+    check.assert_exact(str(tmp_path / "out"), IDS, tiny.expected(IDS))
+
+
+def test_a_late_attempts_object_of_another_size_is_counted_once(score, tmp_path):
+    """A store without conditional writes lets a late actor write a shard's object again."""
+    score()
+    names = sorted(check.snapshot(str(tmp_path / "out")))
+    path = tmp_path / "out" / names[3]
+    table = pq.ParquetFile(str(path)).read(use_threads=False)
+    pq.write_table(table, str(path), compression="none")  # the same rows and words, other bytes
+    report = score()
+    assert (report["exit_status"], report["shards_scored"], report["shards_adopted"]) == (0, 0, 1)
+    check.assert_exact(str(tmp_path / "out"), IDS, tiny.expected(IDS))
+
+
+def test_an_object_that_was_damaged_is_not_counted(score, tmp_path):
+    score()
+    path = tmp_path / "out" / sorted(check.snapshot(str(tmp_path / "out")))[3]
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(OutputConflictError, match="is not a whole Parquet object"):
+        score()

@@ -6,7 +6,7 @@ import pytest
 
 from batchinfer.ledger import ShardRecord
 from batchinfer.plan import Shard, ShardPlan
-from batchinfer.report import build_report, plan_files
+from batchinfer.report import Outcome, build_report, plan_files
 from batchinfer.run_folder import part_name, run_record
 from tests.support.folders import plan_of
 
@@ -14,14 +14,7 @@ PLAN = plan_of(10, 20, 30, 40, 50)
 RUN = run_record("bundle", PLAN, {})
 
 
-class Dispatched:
-    """What the dispatcher of a run says at its end."""
-
-    def __init__(self, quarantined=None):
-        self.quarantined = quarantined or {}
-        self.devices = ["gpu 1", "gpu 0", "gpu 0"]
-        self.actors_lost = 1
-        self.retries = 2
+ACTORS = {"devices": ["gpu 1", "gpu 0", "gpu 0"], "actors_lost": 1, "retries": 2}
 
 
 def record(shard, rejected=0, adopted=False, **seconds):
@@ -30,10 +23,10 @@ def record(shard, rejected=0, adopted=False, **seconds):
     return ShardRecord(shard, name, 100, rows, rejected, seconds, adopted=adopted)
 
 
-def report(before=(), scored=(), adopted=(), dispatcher=None, status="done", **more):
+def report(before=(), scored=(), adopted=(), status="done", **more):
     done = {found.shard: found for found in [*before, *scored, *adopted]}
     times = {"seconds": 20.0, "seconds_scoring": 10.0, **more}
-    return build_report(status, "out", RUN, PLAN, done, scored, adopted, dispatcher, **times)
+    return build_report("out", RUN, PLAN, Outcome(status, done, scored, adopted, **times))
 
 
 ALL = [record(shard) for shard in range(5)]
@@ -91,15 +84,13 @@ def test_a_run_that_scored_nothing_has_no_speed():
 
 
 def test_devices_are_named_once_and_actors_counted():
-    found = report(scored=ALL, dispatcher=Dispatched())
+    found = report(scored=ALL, **ACTORS)
     assert (found["device"], found["actors"]) == ("gpu 0, gpu 1", 3)
     assert (found["actors_lost"], found["retries"], found["quarantined"]) == (1, 2, [])
 
 
 def test_shards_given_up_are_shown_with_files_and_errors():
-    found = report(
-        scored=ALL[:3], status="gave_up", dispatcher=Dispatched({4: ("torn", "torn"), 3: ("x",)})
-    )
+    found = report(scored=ALL[:3], status="gave_up", given_up={4: ("torn", "torn"), 3: ("x",)})
     assert found["quarantined"] == [
         {"shard": 3, "files": ["memory://in/3.parquet"], "errors": ["x"]},
         {"shard": 4, "files": ["memory://in/4.parquet"], "errors": ["torn", "torn"]},
@@ -109,8 +100,8 @@ def test_shards_given_up_are_shown_with_files_and_errors():
 
 def test_of_many_shards_given_up_twenty_are_shown():
     plan = plan_of(*[1] * 30)
-    given_up = Dispatched({shard: ["torn"] for shard in range(30)})
-    found = build_report("gave_up", "out", RUN, plan, {}, [], [], given_up, 1.0, 1.0)
+    given_up = {shard: ["torn"] for shard in range(30)}
+    found = build_report("out", RUN, plan, Outcome("gave_up", {}, given_up=given_up))
     assert [entry["shard"] for entry in found["quarantined"]] == list(range(20))
     assert (found["shards_missing"], found["rows_missing"]) == (30, 30)
 

@@ -111,7 +111,7 @@ class ThreadBackend:
     def _connected(self, cluster):
         yield self.signals
 
-    def _engine(self, job: ScoringJob) -> ThreadEngine:
+    def _engine(self, job: ScoringJob, cluster) -> ThreadEngine:
         self.engine = ThreadEngine(job)
         self._prepare(self.engine)
         return self.engine
