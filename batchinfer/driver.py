@@ -79,7 +79,7 @@ def run(
         prepared.folder.url,
         prepared.run,
         plan,
-        Outcome("done", done, seconds=time.monotonic() - started),
+        Outcome("done", done, adopted=prepared.adopted, seconds=time.monotonic() - started),
     )
     return {**report, "exit_status": EXIT_OK}
 
