@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
@@ -41,8 +42,8 @@ def list_inputs(
                 "or a glob that matches some"
             )
         found += [(store, info) for info in infos]
-    names = [store.url(info.path) for store, info in found]
-    twice = sorted({name for name in names if names.count(name) > 1}) if _repeats(names) else []
+    times = Counter(store.url(info.path) for store, info in found)
+    twice = sorted(name for name, number in times.items() if number > 1)
     if twice:
         raise InputError(
             f"{len(twice)} input file(s) are named twice and would be scored twice, such as "
@@ -162,10 +163,6 @@ def _char_class(piece: str) -> str:
     negated = piece[1] in "!^" and len(piece) > 3
     body = re.sub(r"([\\\[&|~^])", r"\\\1", piece[1 + negated : -1])
     return f"[^/{body}]" if negated else f"[{body}]"
-
-
-def _repeats(names: Sequence[str]) -> bool:
-    return len(set(names)) != len(names)
 
 
 def _first_line(error: BaseException) -> str:
