@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from typing import Any, Mapping, Sequence
+from typing import Any, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -26,6 +27,15 @@ class PredictionWriter:
     """
 
     def __init__(self, columns: Columns, metadata: Mapping[str, str]) -> None:
+        """Begin the object.
+
+        Args:
+            columns: what is kept, and the outputs.
+            metadata: what the object says about itself.
+
+        Raises:
+            ShardError: Parquet has no place for a kept column's type.
+        """
         self.num_rows = 0
         self._schema = columns.output_schema
         self._kept = columns.kept
@@ -33,10 +43,19 @@ class PredictionWriter:
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
         self._sink = pa.BufferOutputStream()
-        self._writer = _parquet_writer(self._sink, self._schema, metadata)
+        with _encoding("predictions"):
+            self._writer = _parquet_writer(self._sink, self._schema, metadata)
 
     def add(self, kept: Sequence[pa.Table], outputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        """Append rows; all arguments hold the same rows in the same order."""
+        """Append rows; all arguments hold the same rows in the same order.
+
+        Raises:
+            ShardError: a value cannot be written as Parquet.
+        """
+        with _encoding("predictions"):
+            self._add(kept, outputs)
+
+    def _add(self, kept: Sequence[pa.Table], outputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
         arrays = [to_arrow(array, self._schema.field(name).type) for name, array in outputs.items()]
         table = pa.Table.from_arrays(arrays, names=list(outputs))
         if self._kept.names:
@@ -53,13 +72,15 @@ class PredictionWriter:
         """The whole object, reopened and counted.
 
         Raises:
-            ShardError: the object does not hold the rows that were added.
+            ShardError: a value cannot be written as Parquet, or the object does not hold the rows
+                that were added.
         """
-        if self._pending_rows:
-            self._write(self._pending_rows)
-        self._writer.close()
-        data = self._sink.getvalue()
-        found = pq.read_metadata(pa.BufferReader(data)).num_rows
+        with _encoding("predictions"):
+            if self._pending_rows:
+                self._write(self._pending_rows)
+            self._writer.close()
+            data = self._sink.getvalue()
+            found = pq.read_metadata(pa.BufferReader(data)).num_rows
         if found != self.num_rows:
             raise ShardError(f"wrote {self.num_rows} rows, the finished object holds {found}")
         return data
@@ -72,9 +93,13 @@ class PredictionWriter:
 
 
 def rejects_object(rejects: Rejects, metadata: Mapping[str, str]) -> pa.Buffer:
-    """One Parquet object of rejected rows: file, row, reason, kept columns."""
+    """One Parquet object of rejected rows: file, row, reason, kept columns.
+
+    Raises:
+        ShardError: a value cannot be written as Parquet.
+    """
     table, sink = rejects.to_table(), pa.BufferOutputStream()
-    with _parquet_writer(sink, table.schema, metadata) as writer:
+    with _encoding("rejected rows"), _parquet_writer(sink, table.schema, metadata) as writer:
         writer.write_table(table)
     return sink.getvalue()
 
@@ -131,4 +156,14 @@ def _parquet_writer(sink: Any, schema: pa.Schema, metadata: Mapping[str, str]) -
         schema.with_metadata(dict(metadata)),
         use_dictionary=texts or False,
         compression="snappy",
+        version="2.6",  # the first with nanoseconds; older ones refuse a kept timestamp[ns]
     )
+
+
+@contextlib.contextmanager
+def _encoding(what: str) -> Iterator[None]:
+    """What Arrow cannot encode is this shard's fault, not its process's."""
+    try:
+        yield
+    except pa.ArrowException as error:
+        raise ShardError(f"cannot write the {what} as Parquet: {error}") from error

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from batchinfer.arrow import pa, pq
+from batchinfer.errors import ShardError
 from batchinfer.plan import Segment, Shard
 from batchinfer.prediction_writer import (
     PredictionWriter,
@@ -229,6 +230,41 @@ def test_of_many_inputs_the_first_64_are_named_and_all_rows_counted():
     words = object_metadata(Shard(0, tuple(segment(n) for n in range(100))), "f" * 64)
     assert len(json.loads(words["batchinfer.inputs"])) == 64
     assert words["batchinfer.rows_in"] == "1000"
+
+
+# Kept values of every kind ----------------------------------------------------------------
+
+NANOSECONDS = pa.array([1_600_000_000_000_000_001, None], pa.timestamp("ns"))
+NO_PARQUET = pa.schema([("span", pa.month_day_nano_interval())])
+
+
+def test_nanoseconds_are_kept_to_the_last_one():
+    kept = pa.table({"at": NANOSECONDS})
+    outputs = {"best": np.arange(2)}
+    table = read(write(columns(("best", "int64"), kept=kept.schema), [([kept], outputs)]))
+    assert table.column("at").type == pa.timestamp("ns")
+    assert table.column("at").cast(pa.int64()).to_pylist() == [1_600_000_000_000_000_001, None]
+
+
+def test_nanoseconds_of_rejected_rows_are_kept_too():
+    found = Rejects(pa.schema([("at", pa.timestamp("ns"))]))
+    found.add("a", [0, 1], ["x", "x"], pa.table({"at": NANOSECONDS}))
+    assert read(rejects_object(found, {})).column("at").cast(pa.int64()).to_pylist() == [
+        1_600_000_000_000_000_001,
+        None,
+    ]
+
+
+def test_a_type_that_parquet_does_not_have_fails_the_shard():
+    with pytest.raises(ShardError, match="cannot write the predictions as Parquet: .*interval"):
+        PredictionWriter(columns(("best", "int64"), kept=NO_PARQUET), {})
+    with pytest.raises(ShardError, match="cannot write the rejected rows as Parquet: .*interval"):
+        rejects_object(Rejects(NO_PARQUET), {})
+
+
+def test_kept_rows_that_cannot_be_put_together_fail_the_shard():
+    with pytest.raises(ShardError, match="cannot write the predictions as Parquet: "):
+        write(columns(("best", "int64")), [([kept_rows(0, 2)], {"best": np.arange(3)})])
 
 
 # Rejects ----------------------------------------------------------------------------------
