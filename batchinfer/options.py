@@ -6,11 +6,16 @@ Three subjects, three records: `ScoreOptions` says what is scored and changes th
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from typing import Any, Mapping, Optional
 
 from batchinfer.errors import InputError
 
+RELATIVE = (
+    "an absolute path or a URL: in a Ray job a relative one lies in Ray's copy of the working "
+    "folder, which goes when the cluster does"
+)
 DEVICES = ("auto", "cpu", "gpu")
 
 
@@ -48,6 +53,9 @@ class ScoreOptions:
         _require("keep", ",".join(self.keep), "each column once", distinct)
         _positive("batch_rows", self.batch_rows)
         _positive("shard_bytes", self.shard_bytes)
+        mapping = isinstance(self.storage_options, Mapping)
+        _require("storage_options", self.storage_options, "name: value pairs", mapping)
+        _require("output", self.output, RELATIVE, not (_in_ray_job() and _is_relative(self.output)))
 
     def result_options(self) -> dict[str, Any]:
         """Those options that change what is written; part of the run's fingerprint."""
@@ -117,8 +125,16 @@ class FaultOptions:
         _require("retry_budget_s", self.retry_budget_s, "0 or more", not_negative)
 
 
+def _in_ray_job() -> bool:
+    return "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+
+
+def _is_relative(url: str) -> bool:
+    return "://" not in url and not os.path.isabs(os.path.expanduser(url))
+
+
 def _positive(name: str, value: Optional[float]) -> None:
-    _require(name, value, "more than 0", value is None or value > 0)
+    _require(name, value, "more than 0", value is None or 0 < value < float("inf"))
 
 
 def _require(name: str, found: Any, expected: str, holds: bool) -> None:

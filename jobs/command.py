@@ -99,7 +99,7 @@ def run(
         call: returns what is printed; a key `exit_status` becomes the exit status (default 0),
             and a key `text` is printed as it is in place of the JSON line.
     """
-    signal.signal(signal.SIGTERM, _interrupt)  # until Ray is up and the driver takes it over
+    stop_on_sigterm()
     try:
         result = call(read())
         status = int(result.pop("exit_status", EXIT_OK))
@@ -122,6 +122,14 @@ def run(
     os._exit(status)
 
 
+def stop_on_sigterm() -> None:
+    """Make SIGTERM end the command with exit status 75, until the driver takes it over.
+
+    Importing ray 2.7 installs a handler of its own, so this is called again after it.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+
+
 def _interrupt(number: int, frame: Any) -> None:
     raise KeyboardInterrupt
 
@@ -135,7 +143,8 @@ def pairs(values: Any, flag: str) -> Dict[str, str]:
     if isinstance(values, dict):
         return {str(name): str(value) for name, value in values.items()}
     found: Dict[str, str] = {}
-    for entry in words(values):
+    flags = values if isinstance(values, list) else [values]  # a flag that may be repeated
+    for entry in [entry for flag in flags if flag is not None for entry in words(str(flag))]:
         name, equals, value = entry.partition("=")
         if not (name and equals and value) or name in found:
             raise InputError(f"{flag} expects NAME=VALUE once per name; found {entry!r}")
@@ -144,11 +153,31 @@ def pairs(values: Any, flag: str) -> Dict[str, str]:
 
 
 def words(values: Any) -> List[str]:
-    """`["a,b", "c"]`, `"a,b"` or a YAML list as a flat list of words."""
-    if not values:
+    """A flag's `"a, b"` split at its commas; a YAML list item by item, commas and all.
+
+    Raises:
+        InputError: neither words nor a list of words.
+    """
+    if values is None:
         return []
-    entries = values if isinstance(values, (list, tuple)) else [values]
-    return [word for entry in entries for word in str(entry).split(",") if word]
+    values = list(values) if isinstance(values, tuple) else values
+    entries = values if isinstance(values, list) else str(values).split(",")
+    if isinstance(values, dict) or any(isinstance(entry, (list, dict)) for entry in entries):
+        raise InputError(f"expected a list of words; found {values!r}")
+    if isinstance(values, list):
+        return [str(entry) for entry in entries if entry is not None]
+    return [entry.strip() for entry in entries if entry.strip()]
+
+
+def word(values: Any, flag: str) -> str:
+    """One path or URL, as it stands.
+
+    Raises:
+        InputError: a list or a mapping.
+    """
+    if isinstance(values, (list, dict)):
+        raise InputError(f"{flag}: expected one path or URL; found {values!r}")
+    return str(values)
 
 
 def _flag(action: argparse.Action) -> str:
@@ -159,13 +188,17 @@ def _read_config(path: str, known: set) -> Dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             fields = yaml.safe_load(file) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(f"cannot read --config {path}: {error}") from error
     if not isinstance(fields, dict):
         raise InputError(f"--config {path}: expected `flag: value` lines, found {fields!r}")
-    config = {
-        str(key).replace("-", "_"): value for key, value in fields.items() if value is not None
-    }
+    config: Dict[str, Any] = {}
+    for key, value in fields.items():
+        name = str(key).replace("-", "_")
+        if name in config:
+            raise InputError(f"--config {path}: {name} is given twice")
+        if value is not None:
+            config[name] = value
     unknown = sorted(set(config) - known)
     if unknown:
         raise InputError(

@@ -14,10 +14,11 @@ if __name__ == "__main__":  # jobs/ itself must not be importable: jobs/inspect.
 
 import argparse
 import logging
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
+from batchinfer.errors import InputError
 from batchinfer.options import ClusterOptions, FaultOptions, ScoreOptions
-from jobs.command import Parser, pairs, run, words
+from jobs.command import Parser, pairs, run, stop_on_sigterm, word, words
 
 MIB = 1 << 20
 
@@ -114,16 +115,24 @@ def read() -> argparse.Namespace:
     return parser.read()
 
 
+def _bytes(mebibytes: Optional[float]) -> Optional[int]:
+    if mebibytes is None:
+        return None
+    if not 0 < mebibytes < float("inf"):
+        raise InputError(f"--shard-mib: expected more than 0; found {mebibytes}")
+    return max(1, int(mebibytes * MIB))
+
+
 def score(flags: argparse.Namespace) -> Dict[str, Any]:
     options = ScoreOptions(
-        bundle=flags.bundle,
+        bundle=word(flags.bundle, "--bundle"),
         inputs=tuple(words(flags.input)),
-        output=flags.output,
+        output=word(flags.output, "--output"),
         columns=pairs(flags.map, "--map"),
         keep=tuple(words(flags.keep)),
         batch_rows=flags.batch_rows,
-        shard_bytes=int(flags.shard_mib * MIB) if flags.shard_mib else None,
-        storage_options=flags.storage_options or {},
+        shard_bytes=_bytes(flags.shard_mib),
+        storage_options=flags.storage_options,
         allow_unproven=flags.allow_unproven,
     )
     cluster = ClusterOptions(
@@ -148,6 +157,7 @@ def score(flags: argparse.Namespace) -> Dict[str, Any]:
     from batchinfer.cluster import ray_backend  # ray only once the flags are in order
     from batchinfer.driver import run as run_scoring
 
+    stop_on_sigterm()
     return run_scoring(options, cluster, faults, ray_backend())
 
 

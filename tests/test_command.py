@@ -183,7 +183,8 @@ WORDS = [
     ("", []),
     ("a", ["a"]),
     ("a,b,", ["a", "b"]),
-    (["a,b", "c"], ["a", "b", "c"]),
+    ("a, b", ["a", "b"]),
+    (["a,b", "c"], ["a,b", "c"]),  # a YAML list can hold names with commas
     (("a", 5), ["a", "5"]),
 ]
 

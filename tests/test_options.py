@@ -89,3 +89,16 @@ def test_the_order_in_which_columns_are_named_is_no_difference():
     one, two = ({"x": "p", "y": "q"}, {"y": "q", "x": "p"})
     results = [dataclasses.replace(SCORE, columns=c).result_options() for c in (one, two)]
     assert list(results[0]["columns"]) == list(results[1]["columns"]) == ["x", "y"]
+
+
+def test_a_relative_output_is_refused_in_a_ray_job(monkeypatch):
+    monkeypatch.setenv("RAY_JOB_CONFIG_JSON_ENV_VAR", "{}")
+    with pytest.raises(InputError, match="expected an absolute path or a URL"):
+        ScoreOptions(bundle="b", inputs=("i",), output="predictions")
+    for output in ("/predictions", "s3://bucket/predictions", "~/predictions"):
+        assert ScoreOptions(bundle="b", inputs=("i",), output=output).output == output
+
+
+def test_storage_options_are_pairs():
+    with pytest.raises(InputError, match="storage_options: expected name: value pairs"):
+        ScoreOptions(bundle="b", inputs=("i",), output="o", storage_options="abc")

@@ -43,7 +43,7 @@ def open_store(
     if protocol == "local":
         from batchinfer.storage.local import LocalStore
 
-        return LocalStore(retry), os.path.abspath(path)
+        return LocalStore(retry), os.path.abspath(os.path.expanduser(path))
     if protocol == "memory":
         from batchinfer.storage.memory import MemoryStore
 
