@@ -6,7 +6,7 @@ dimension, as one flat list in row-major order, or as the tensor's own little-en
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional
+from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
 
@@ -106,15 +106,58 @@ def _bytes_problem(leaf: pa.Array, expected: int) -> Optional[str]:
 
 
 def _range_problem(leaf: pa.Array, spec: TensorSpec) -> Optional[str]:
-    """An integer that the input's narrower integer dtype cannot hold."""
+    """A value that the input's dtype cannot hold; NaN and infinity always fit a float.
+
+    Least and largest integer tell for whole batches; floats are cast, which is faster than either.
+    """
     source, target = np.dtype(leaf.type.to_pandas_dtype()), spec.numpy_dtype
-    if source.kind not in "iu" or target.kind not in "iu" or np.can_cast(source, target):
+    limits = _exact_limits(source, target)
+    if limits is None or not len(leaf):
         return None
-    values, limits = leaf.to_numpy(zero_copy_only=False), np.iinfo(target)
-    for value in (values.min(), values.max()):
-        if not limits.min <= int(value) <= limits.max:
-            return f"{value} does not fit {spec.dtype}"
-    return None
+    values = leaf.to_numpy(zero_copy_only=False)
+    if source.kind in "iu" and _within(values, *limits):
+        return None
+    lost = values[_lost(values, target)]
+    return f"{lost[0]} does not fit {spec.dtype}" if len(lost) else None
+
+
+def _exact_limits(source: np.dtype[Any], target: np.dtype[Any]) -> Optional[Tuple[Any, Any]]:
+    """Between which values nothing is lost; None where nothing ever is.
+
+    Floats hold every integer up to 2 ** (bits of their mantissa): 2048, 2**24, 2**53. Between
+    floats only what becomes infinite counts as lost, rounding does not.
+    """
+    if source.kind == "b" or source == target:
+        return None
+    if target.kind in "iu":
+        low, high = np.iinfo(target).min, np.iinfo(target).max
+    elif source.kind in "iu":
+        high = 1 << (np.finfo(target).nmant + 1)
+        low = -high
+    else:
+        low, high = float(np.finfo(target).min), float(np.finfo(target).max)
+    bounds = np.finfo(source) if source.kind == "f" else np.iinfo(source)
+    return None if low <= bounds.min and bounds.max <= high else (low, high)
+
+
+def _within(values: np.ndarray[Any, Any], low: int, high: int) -> bool:
+    """As Python's own integers, which compare exactly: numpy compares uint64 as a float."""
+    return bool(low <= values.min().item() and values.max().item() <= high)
+
+
+def _lost(values: np.ndarray[Any, Any], target: np.dtype[Any]) -> np.ndarray[Any, Any]:
+    """Per value whether the cast changes an integer, or makes a finite float infinite."""
+    if target.kind in "iu":
+        low = max(np.iinfo(target).min, np.iinfo(values.dtype).min)
+        high = min(np.iinfo(target).max, np.iinfo(values.dtype).max)
+        return (values < low) | (values > high)
+    with np.errstate(over="ignore", invalid="ignore"):
+        cast = values.astype(target)
+        if values.dtype.kind == "f":
+            return np.isfinite(values) & ~np.isfinite(cast)
+        # 2**63 and 2**64 are floats that no integer type of these has; the cast back is undefined.
+        inside = np.isfinite(cast) & (cast.astype(np.float64) < float(np.iinfo(values.dtype).max))
+        return ~inside | (np.where(inside, cast, 0).astype(values.dtype) != values)
 
 
 def _leaf_problem(leaf: pa.DataType, spec: TensorSpec) -> Optional[str]:

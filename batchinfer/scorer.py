@@ -57,7 +57,7 @@ class Scorer:
         Raises:
             InputError: `batch_rows` is not positive, or not the fixed size of the graph.
             BundleError: TensorFlow cannot load the SavedModel, or a tensor of the signature is not
-                in it.
+                in it or of another dtype there.
         """
         from batchinfer.tf1 import tf
 
@@ -74,8 +74,9 @@ class Scorer:
         try:
             with session.graph.as_default():
                 tf.saved_model.loader.load(session, [tf.saved_model.SERVING], bundle.path)
-            for spec in signature.inputs + signature.outputs:
-                session.graph.get_tensor_by_name(spec.tensor)  # make_callable does not look
+            problem = _dtype_problem(session.graph, signature)  # make_callable does not look
+            if problem:
+                raise ValueError(problem)
             return cls(session, signature, batch_rows)
         except (tf.errors.OpError, OSError, ValueError, KeyError, RuntimeError) as error:
             session.close()
@@ -111,6 +112,22 @@ class Scorer:
 
     def close(self) -> None:
         self._session.close()
+
+
+def _dtype_problem(graph: Any, signature: Signature) -> Optional[str]:
+    """Every tensor of the signature that has another dtype in the graph, in words.
+
+    Fed or written as the signature says, its values would be turned into others in silence.
+
+    Raises:
+        KeyError, ValueError: a tensor is not in the graph.
+    """
+    lines = []
+    for spec in signature.inputs + signature.outputs:
+        found = graph.get_tensor_by_name(spec.tensor).dtype.base_dtype.name
+        if found != spec.dtype:
+            lines.append(f"{spec.name} ({spec.tensor}) is {found}, the signature says {spec.dtype}")
+    return "; ".join(lines) or None
 
 
 def choose_batch_rows(signature: Signature, wanted: Optional[int]) -> int:

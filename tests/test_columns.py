@@ -121,6 +121,46 @@ def test_rows_that_cannot_be_fed(array, spec, expected):
     assert bad_rows(array, spec) == expected
 
 
+LOST = [
+    ("int64 into float32", "int64", "float32", [1 << 24, (1 << 24) + 1, -(1 << 24) - 1, 3 << 40],
+     ["16777217", "-16777217"]),
+    ("int64 into float64", "int64", "float64", [1 << 53, (1 << 53) + 1, 1 << 60, (1 << 63) - 1,
+     -(1 << 63)], ["9007199254740993", "9223372036854775807"]),
+    ("uint64 into float64", "uint64", "float64", [1 << 53, (1 << 53) + 1, (1 << 64) - 1],
+     ["9007199254740993", "18446744073709551615"]),
+    ("int32 into float16", "int32", "float16", [2048, 2049, 2050, 65504, 65536, -70000],
+     ["2049", "65536", "-70000"]),
+    ("int16 into float16", "int16", "float16", [32767, -32768, -32767], ["32767", "-32767"]),
+    ("int16 into float32", "int16", "float32", [32767, -32768], []),
+    ("int32 into float64", "int32", "float64", [(1 << 31) - 1, -(1 << 31)], []),
+    ("float64 into float32", "float64", "float32", [1e300, -1e300, 0.1, 1e-300, np.inf, -np.inf,
+     np.nan, 3.4028235e38], ["1e+300", "-1e+300"]),
+    ("float32 into float16", "float32", "float16", [65504, 65536, np.nan, np.inf], ["65536.0"]),
+    ("float64 of NaN only", "float64", "float32", [np.nan, np.nan], []),
+    # Rounds down to the largest float32.
+    ("a little too large", "float64", "float32", [3.4028235e38, np.nan], []),
+    ("int64 into uint64", "int64", "uint64", [(1 << 63) - 1, -1], ["-1"]),
+    ("uint64 into int64", "uint64", "int64", [(1 << 63) - 1, 1 << 63], ["9223372036854775808"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("source, target, values, lost", [v[1:] for v in LOST],
+                         ids=[v[0] for v in LOST])  # fmt: skip
+def test_values_that_would_come_out_as_others_are_rejected(source, target, values, lost):
+    array = pa.array(np.array(values, source))
+    found = bad_rows(array, spec(target))
+    assert list(found.values()) == [f"{value} does not fit {target}" for value in lost]
+    good = array.filter(pa.array([row not in found for row in range(len(values))]))
+    np.testing.assert_allclose(
+        to_numpy(good, spec(target)).astype(float), good.to_numpy(), 1e-3, 1e-30
+    )
+
+
+def test_rows_without_values_lose_none():
+    array = pa.array([[], []], pa.list_(pa.int64()))
+    assert bad_rows(array, spec("float32", 0)) == {}
+
+
 def test_one_bad_row_in_a_million_is_found_by_halving():
     lengths = np.full(1_000_000, 2)
     lengths[765_432] = 3

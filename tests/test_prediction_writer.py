@@ -256,9 +256,9 @@ def test_nanoseconds_of_rejected_rows_are_kept_too():
 
 
 def test_a_type_that_parquet_does_not_have_fails_the_shard():
-    with pytest.raises(ShardError, match="cannot write the predictions as Parquet: .*interval"):
+    with pytest.raises(ShardError, match=r"the predictions as Parquet: .*interval"):
         PredictionWriter(columns(("best", "int64"), kept=NO_PARQUET), {})
-    with pytest.raises(ShardError, match="cannot write the rejected rows as Parquet: .*interval"):
+    with pytest.raises(ShardError, match=r"the rejected rows as Parquet: .*interval"):
         rejects_object(Rejects(NO_PARQUET), {})
 
 

@@ -103,6 +103,21 @@ def test_a_tensor_that_the_graph_does_not_have_is_a_bundle_error(bundle, missing
         Scorer.restore(Bundle(bundle, manifest))
 
 
+def test_every_tensor_of_another_dtype_in_the_graph_is_listed(bundle):
+    manifest = dict(Bundle.open(bundle).manifest)
+    other = {"best": {"dtype": "float64"}, "x": {"dtype": "float16"}, "y": {}}
+    manifest["signature"] = {
+        kind: {name: {**fields, **other[name]} for name, fields in specs.items()}
+        for kind, specs in tiny.SIGNATURE.items()
+    }
+    words = (
+        r"cannot load bundle .*: x \(x:0\) is float32, the signature says float16; "
+        r"best \(best:0\) is int64, the signature says float64$"
+    )
+    with pytest.raises(BundleError, match=words):
+        Scorer.restore(Bundle(bundle, manifest))
+
+
 # Batches ----------------------------------------------------------------------------------
 
 
