@@ -67,8 +67,12 @@ def _look_again(prepared: PreparedRun) -> PreparedRun:
 
     That holder may even have begun after `prepare` looked, with the same run.
     """
-    folder = prepared.folder
-    done, adopted = what_is_done(folder, prepared.plan, prepared.fingerprint, folder.list())
+    folder, listing = prepared.folder, prepared.folder.list()
+    with despite_storage("remove what a killed writer left"):
+        for name in listing:
+            if name.startswith(f"{STATE}/tmp/"):  # local disks; never a name that readers see
+                folder.store.delete(folder.at(name))
+    done, adopted = what_is_done(folder, prepared.plan, prepared.fingerprint, listing)
     return replace(prepared, done=done, adopted=adopted)
 
 

@@ -483,3 +483,10 @@ def test_an_object_that_was_damaged_is_not_counted(score, tmp_path):
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(OutputConflictError, match="is not a whole Parquet object"):
         score()
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_run(score, tmp_path):
+    score(ThreadBackend(lose_actor_when(3, 99, "before")))
+    (tmp_path / "out/_batchinfer/tmp/half").write_bytes(b"PAR1 and no more")
+    score()
+    assert os.listdir(str(tmp_path / "out/_batchinfer/tmp")) == []
