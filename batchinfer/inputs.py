@@ -71,7 +71,8 @@ def read_footers(
         check: what is wrong with a file's schema, in words, or None.
 
     Returns:
-        One record per input; one that cannot be read or does not fit carries its problem.
+        One record per input; one that cannot be read or does not fit carries its problem, the
+        latter with its row groups.
     """
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
         return list(pool.map(lambda one: _input_file(one[0], one[1], set(columns), check), inputs))
@@ -88,8 +89,10 @@ def _input_file(
     except (pa.ArrowException, ObjectNotFoundError, ObjectChangedError) as error:
         problem = f"not a readable Parquet file ({info.size} bytes): {_first_line(error)}"
         return InputFile(url, info.size, info.version, (), problem)
-    problem = _row_count_problem(footer.num_rows, groups) or check(schema) or ""
-    return InputFile(url, info.size, info.version, () if problem else groups, problem)
+    damage = _row_count_problem(footer.num_rows, groups)
+    if damage:
+        return InputFile(url, info.size, info.version, (), damage)
+    return InputFile(url, info.size, info.version, groups, check(schema) or "")
 
 
 def _row_groups(footer: pq.FileMetaData, columns: set[str]) -> tuple[RowGroup, ...]:

@@ -49,7 +49,7 @@ class InputFile:
     Attributes:
         url: where it lies, as the stores write it.
         size, version: of `ObjectInfo`; another size or version later is another file.
-        row_groups: in file order; empty for a file without rows or with a problem.
+        row_groups: in file order; empty for a file without rows, or whose footer cannot be read.
         problem: why it cannot be scored (unreadable, a column missing), else empty.
     """
 
@@ -68,6 +68,7 @@ class Segment:
         first_row_group, stop_row_group: half-open range of row groups.
         first_row: number of the first row in its file, from 0.
         num_rows: rows in the range.
+        problem: of the file; its rows then are missing from the output.
     """
 
     url: str
@@ -156,7 +157,8 @@ def make_plan(files: Sequence[InputFile], shard_bytes: Optional[int] = None) -> 
         shard_bytes: uncompressed bytes of the columns read that a shard should have; None is
             1/64 of the input, at least 1 MiB and at most 128 MiB.
     """
-    total = sum(group.size_bytes for file in files for group in file.row_groups)
+    fitting = (file for file in files if not file.problem)
+    total = sum(group.size_bytes for file in fitting for group in file.row_groups)
     limit = shard_bytes or min(
         LARGEST_SHARD_BYTES, max(SMALLEST_SHARD_BYTES, total // SHARDS_OF_SMALL_INPUT)
     )
@@ -203,9 +205,11 @@ def check_unchanged(plan: ShardPlan, found: Iterable[tuple[str, int, str]]) -> N
 
 
 def _cut(file: InputFile, limit: int) -> Iterable[tuple[Segment, int]]:
-    """One file as segments of about `limit` bytes, each with its size in bytes."""
-    if not file.row_groups:
-        yield Segment(file.url, file.size, file.version, 0, 0, 0, 0, file.problem), 0
+    """One file as segments of about `limit` bytes, each with its size; with a problem, as one."""
+    if not file.row_groups or file.problem:
+        rows = sum(group.num_rows for group in file.row_groups)
+        stop = len(file.row_groups)
+        yield Segment(file.url, file.size, file.version, 0, stop, 0, rows, file.problem), 0
         return
     start, first_row, size, rows = 0, 0, 0, 0
     for number, group in enumerate(file.row_groups, 1):

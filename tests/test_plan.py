@@ -48,6 +48,19 @@ def test_a_file_with_a_problem_fails_alone():
     ]
 
 
+def test_rows_of_a_file_that_does_not_fit_are_counted_in_one_shard_of_its_own():
+    files = [file("a", 10), file("b", 300, 300, problem="no column 'x'"), file("c", 10)]
+    plan = make_plan(files, shard_bytes=100)
+    assert shape(plan) == [[("a", 0, 1)], [("b", 0, 2)], [("c", 0, 1)]]
+    assert [shard.num_rows for shard in plan.shards] == [10, 20, 10]
+
+
+def test_files_that_do_not_fit_have_no_say_in_the_size_of_shards():
+    strangers = [file(f"z{i}", 64 * MIB, problem="no column 'x'") for i in range(1000)]
+    plan = make_plan([file(str(i), MIB // 4) for i in range(40)] + strangers)
+    assert {len(shard.segments) for shard in plan.shards[:10]} == {4}
+
+
 def test_files_without_rows_are_counted_in_a_shard():
     plan = make_plan([file("a"), file("b", 10), file("c")], shard_bytes=100)
     assert (shape(plan), plan.num_rows) == ([[("a", 0, 0), ("b", 0, 1), ("c", 0, 0)]], 10)
