@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import lru_cache
 from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
 from batchinfer.arrow import pa, pq
@@ -60,27 +62,42 @@ def takes(path: str, name: str) -> bool:
 
 
 def read_footers(
-    inputs: Sequence[tuple[Store, ObjectInfo]],
-    columns: Sequence[str],
-    check: Callable[[pa.Schema], Optional[str]],
+    inputs: Sequence[tuple[Store, ObjectInfo]], columns: Sequence[str]
 ) -> list[InputFile]:
     """Read every footer, several at a time; the data is not touched.
 
     Args:
         columns: the columns that will be read; their sizes decide how files are cut.
-        check: what is wrong with a file's schema, in words, or None.
 
     Returns:
-        One record per input; one that cannot be read or does not fit carries its problem, the
-        latter with its row groups.
+        One record per input; one that cannot be read carries its problem.
     """
+    known: dict[pa.Schema, pa.Schema] = {}  # a hundred thousand files share a schema or two
+    wanted = set(columns)
+
+    def read(one: tuple[Store, ObjectInfo]) -> InputFile:
+        file = _input_file(one[0], one[1], wanted)
+        return replace(file, schema=known.setdefault(file.schema, file.schema))
+
     with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        return list(pool.map(lambda one: _input_file(one[0], one[1], set(columns), check), inputs))
+        return list(pool.map(read, inputs))
 
 
-def _input_file(
-    store: Store, info: ObjectInfo, columns: set[str], check: Callable[[pa.Schema], Optional[str]]
-) -> InputFile:
+def check_files(
+    files: Sequence[InputFile], problem: Callable[[pa.Schema], Optional[str]]
+) -> list[InputFile]:
+    """The same files; one that does not fit carries its problem now, with its row groups.
+
+    Args:
+        problem: what is wrong with a file's schema, in words, or None.
+    """
+    known = lru_cache(maxsize=None)(problem)
+    return [
+        file if file.problem else replace(file, problem=known(file.schema) or "") for file in files
+    ]
+
+
+def _input_file(store: Store, info: ObjectInfo, columns: set[str]) -> InputFile:
     url = store.url(info.path)
     try:
         footer = read_footer(store, info)
@@ -92,7 +109,7 @@ def _input_file(
     damage = _row_count_problem(footer.num_rows, groups)
     if damage:
         return InputFile(url, info.size, info.version, (), damage)
-    return InputFile(url, info.size, info.version, groups, check(schema) or "")
+    return InputFile(url, info.size, info.version, groups, "", schema.remove_metadata())
 
 
 def _row_groups(footer: pq.FileMetaData, columns: set[str]) -> tuple[RowGroup, ...]:

@@ -51,6 +51,7 @@ class InputFile:
         size, version: of `ObjectInfo`; another size or version later is another file.
         row_groups: in file order; empty for a file without rows, or whose footer cannot be read.
         problem: why it cannot be scored (unreadable, a column missing), else empty.
+        schema: without metadata; None when the footer cannot be read. No part of the plan.
     """
 
     url: str
@@ -58,6 +59,7 @@ class InputFile:
     version: str
     row_groups: tuple[RowGroup, ...] = ()
     problem: str = ""
+    schema: Optional[pa.Schema] = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,9 @@ from __future__ import annotations
 import logging
 import uuid
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional, Sequence
+from typing import Any, Mapping, Sequence
 
 from batchinfer.apart import check_apart
-from batchinfer.arrow import pa
 from batchinfer.bundle import Bundle
 from batchinfer.bundle_cache import local_bundle
 from batchinfer.done import what_is_done
@@ -19,12 +18,10 @@ from batchinfer.errors import (
     BundleError,
     InputError,
     OutputConflictError,
-    SchemaError,
     StorageError,
     TransientStorageError,
 )
-from batchinfer.footer import read_schema
-from batchinfer.inputs import list_inputs, read_footers
+from batchinfer.inputs import check_files, list_inputs, read_footers
 from batchinfer.ledger import ShardRecord
 from batchinfer.options import FaultOptions, ScoreOptions
 from batchinfer.plan import ShardPlan, check_unchanged, make_plan
@@ -33,15 +30,17 @@ from batchinfer.run_folder import (
     SUCCESS,
     RunFolder,
     check_same_run,
+    kept_columns,
     run_record,
     visible,
 )
-from batchinfer.schema import Columns, choose_columns
+from batchinfer.schema import Columns, choose_columns, complete
 from batchinfer.scorer import choose_batch_rows
+from batchinfer.signature import Signature
 from batchinfer.storage import ObjectInfo, Retry, Store, open_store
 
 LOG = logging.getLogger("batchinfer")
-SCHEMAS_TRIED = 20  # files looked at for one that fits, before the whole input is refused
+WARNINGS_SHOWN = 20  # of files that do not fit; quarantine.json has all
 
 
 @dataclass(frozen=True)
@@ -90,19 +89,20 @@ def prepare(options: ScoreOptions, faults: FaultOptions) -> PreparedRun:
     folder = RunFolder(store, path)
     inputs = list_inputs(options.inputs, options.storage_options, retry)
     check_apart(options, folder, inputs)
-    columns = _fitting_columns(bundle, options, inputs)
     listing = folder.list()
     result_options = options.result_options()
     run = folder.read_json(f"{STATE}/run.json")
     started_before = run is not None
     if run is None:
         _check_empty(folder, listing)
-        plan = _plan(inputs, columns, options)
-        run = run_record(bundle.digest, plan, result_options)
+        columns, plan = _plan(bundle.signature, inputs, options)
+        run = run_record(bundle.digest, plan, result_options, columns.kept)
         done: dict[int, ShardRecord] = {}
         adopted: tuple[ShardRecord, ...] = ()
     else:
         check_same_run(folder.url, run, bundle.digest, result_options)
+        by_input = complete(bundle.signature, options.columns)
+        columns = Columns(bundle.signature, by_input, kept_columns(folder.url, run))
         plan = folder.read_plan(run)
         found = [(s.url(i.path), i.size, i.version) for s, i in inputs]
         check_unchanged(plan, found)
@@ -127,33 +127,23 @@ def _open_bundle(options: ScoreOptions, retry: Retry) -> Bundle:
     return bundle
 
 
-def _fitting_columns(
-    bundle: Bundle, options: ScoreOptions, inputs: Sequence[tuple[Store, ObjectInfo]]
-) -> Columns:
-    """The columns of the first file that fits the model; one bad file is not the whole input."""
-    refused: Optional[SchemaError] = None
-    unreadable = ""
-    for store, info in inputs[:SCHEMAS_TRIED]:
-        try:
-            schema = read_schema(store, info)
-            return choose_columns(bundle.signature, options.columns, options.keep, schema)
-        except SchemaError as error:
-            refused = refused or SchemaError(f"{store.url(info.path)}: {error}")
-        except pa.ArrowException as error:
-            unreadable = unreadable or f"{store.url(info.path)} ({info.size} bytes): {error}"
-    raise refused or InputError(
-        f"none of the first {min(len(inputs), SCHEMAS_TRIED)} input files is readable Parquet, "
-        f"such as {unreadable}"
-    )
-
-
 def _plan(
-    inputs: Sequence[tuple[Store, ObjectInfo]], columns: Columns, options: ScoreOptions
-) -> ShardPlan:
-    files = read_footers(inputs, columns.names, columns.problem)
-    for file in [file for file in files if file.problem][:SCHEMAS_TRIED]:
+    signature: Signature, inputs: Sequence[tuple[Store, ObjectInfo]], options: ScoreOptions
+) -> tuple[Columns, ShardPlan]:
+    """Every footer -> which columns are read, their types, and the shards."""
+    read = [*complete(signature, options.columns).values(), *options.keep]
+    files = read_footers(inputs, read)
+    readable = [(file.url, file.schema) for file in files if file.schema is not None]
+    if not readable:
+        raise InputError(
+            f"none of the {len(files)} input files is readable Parquet, such as {files[0].url}: "
+            f"{files[0].problem}"
+        )
+    columns = choose_columns(signature, options.columns, options.keep, readable)
+    files = check_files(files, columns.problem)
+    for file in [file for file in files if file.problem][:WARNINGS_SHOWN]:
         LOG.warning("%s will be quarantined: %s", file.url, file.problem)
-    return make_plan(files, options.shard_bytes)
+    return columns, make_plan(files, options.shard_bytes)
 
 
 def _check_empty(folder: RunFolder, listing: Mapping[str, ObjectInfo]) -> None:

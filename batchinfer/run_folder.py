@@ -13,11 +13,13 @@ OUTPUT/_batchinfer/report.json               how the last run went
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 from dataclasses import dataclass
 from typing import Any, Iterable, Mapping, Optional
 
+from batchinfer.arrow import pa
 from batchinfer.errors import ObjectNotFoundError, OutputConflictError
 from batchinfer.plan import Shard, ShardPlan
 from batchinfer.storage import ObjectInfo, Store
@@ -26,6 +28,7 @@ from batchinfer.storage.store import join
 RUN_FORMAT = 1
 STATE = "_batchinfer"
 SUCCESS = "_SUCCESS"
+NOTHING_KEPT = pa.schema([])
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,25 @@ class RunFolder:
         return plan
 
 
+def kept_columns(url: str, run: Mapping[str, Any]) -> pa.Schema:
+    """The kept columns as the run found them in its input when it began.
+
+    Raises:
+        OutputConflictError: `run.json` does not tell, or contradicts itself.
+    """
+    try:
+        data = base64.b64decode(run["kept_schema"], validate=True)
+        kept = pa.ipc.read_schema(pa.py_buffer(data))
+    except (KeyError, TypeError, ValueError, OSError, pa.ArrowException) as error:
+        raise OutputConflictError(f"{url}/{STATE}/run.json was changed: {error!r}") from error
+    if _in_words(kept) != run.get("kept"):
+        raise OutputConflictError(
+            f"{url}/{STATE}/run.json was changed: it keeps {run.get('kept')}, its schema is "
+            f"{_in_words(kept)}"
+        )
+    return kept
+
+
 def plan_name(digest: str) -> str:
     return f"{STATE}/plan-{digest[:16]}.parquet"
 
@@ -106,18 +128,37 @@ def visible(names: Iterable[str]) -> list[str]:
     ]
 
 
-def run_record(bundle_digest: str, plan: ShardPlan, options: Mapping[str, Any]) -> dict[str, Any]:
+def run_record(
+    bundle_digest: str,
+    plan: ShardPlan,
+    options: Mapping[str, Any],
+    kept: pa.Schema = NOTHING_KEPT,
+) -> dict[str, Any]:
     """What `run.json` holds: the parts of the run's identity, and their fingerprint.
 
     Two runs with the same fingerprint write the same rows under the same names.
+
+    Args:
+        kept: names and types of the kept columns. They stand there twice: to be read, and, as
+            Arrow's own bytes, to be used without opening the input again. These may differ from
+            one pyarrow to the next and therefore are no part of the fingerprint.
     """
     parts = {
         "format_version": RUN_FORMAT,
         "bundle_digest": bundle_digest,
         "plan_digest": plan.digest,
         "options": dict(options),
+        "kept": _in_words(kept),
     }
-    return {**parts, "fingerprint": hashlib.sha256(to_json(parts)).hexdigest()}
+    return {
+        **parts,
+        "fingerprint": hashlib.sha256(to_json(parts)).hexdigest(),
+        "kept_schema": base64.b64encode(kept.serialize().to_pybytes()).decode(),
+    }
+
+
+def _in_words(kept: pa.Schema) -> list[str]:
+    return [f"{field.name}: {field.type}" for field in kept]
 
 
 def check_same_run(

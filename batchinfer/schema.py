@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Mapping, Optional, Sequence
 
 from batchinfer.arrow import pa
 from batchinfer.columns import type_problem
 from batchinfer.errors import SchemaError
+from batchinfer.kept import unify
 from batchinfer.rejects import REJECTS_COLUMNS
 from batchinfer.signature import Signature, TensorSpec
 
@@ -37,7 +39,10 @@ class Columns:
         return pa.schema([*self.kept, *fields])
 
     def problem(self, schema: pa.Schema) -> Optional[str]:
-        """Why a file with this schema cannot be scored, everything at once; None when it can."""
+        """Why a file with this schema cannot be scored, everything at once; None when it can.
+
+        The types of kept columns are no matter of one file; see `kept.unify`.
+        """
         twice = [name for name in self.names if schema.names.count(name) > 1]
         lines = [f"{schema.names.count(name)} columns named {name!r}" for name in twice]
         for spec in self.signature.inputs:
@@ -48,65 +53,78 @@ class Columns:
                 problem = type_problem(schema.field(name).type, spec)
                 if problem:
                     lines.append(f"column {name!r} is {schema.field(name).type}: {problem}")
-        for kept in self.kept:
-            if kept.name not in schema.names:
-                lines.append(f"no column {kept.name!r} to keep")
-            elif kept.name not in twice and plain(schema.field(kept.name).type) != kept.type:
-                found = schema.field(kept.name).type
-                lines.append(
-                    f"column {kept.name!r} is {found}, in the first file it is {kept.type}"
-                )
+        lines += [
+            f"no column {name!r} to keep" for name in self.kept.names if name not in schema.names
+        ]
         return "; ".join(lines) or None
 
 
 def choose_columns(
-    signature: Signature, columns: Mapping[str, str], keep: Sequence[str], schema: pa.Schema
+    signature: Signature,
+    columns: Mapping[str, str],
+    keep: Sequence[str],
+    files: Sequence[tuple[str, pa.Schema]],
 ) -> Columns:
-    """Hold the user's choice against the model and the first file.
+    """Hold the user's choice against the model and the files.
+
+    A file that does not fit is that file's problem, unless none does.
+
+    Args:
+        columns: input name -> column name, where they differ.
+        keep: columns that go to the output.
+        files: URL and schema of every readable file, in input order; at least one.
 
     Raises:
-        SchemaError: an unknown input, a column that is missing, there twice or does not fit,
-            a kept column with the name of an output or of what tells why a row was rejected;
-            all are listed.
+        SchemaError: an unknown input, a kept column with the name of an output or of what tells
+            why a row was rejected, columns missing, there twice or not fitting in every file (the
+            first is shown), or kept columns whose types differ too much; all are listed.
     """
-    inputs = [spec.name for spec in signature.inputs]
-    problems = [
-        f"the model has no input {name!r} (it has {', '.join(inputs)})"
-        for name in columns
-        if name not in inputs
-    ]
-    outputs = {spec.name for spec in signature.outputs}
-    problems += [
-        f"kept column {name!r} has the name of an output" for name in keep if name in outputs
-    ]
-    problems += [
-        f"kept column {name!r} has the name of a column of the rejects"
-        for name in keep
-        if name in REJECTS_COLUMNS
-    ]
-    types = {field.name: plain(field.type) for field in schema}
-    fields = [pa.field(name, types.get(name, pa.null())) for name in keep]
-    chosen = Columns(
-        signature,
-        {name: columns.get(name, name) for name in inputs},
-        pa.schema(fields),
-    )
-    problems += filter(None, [chosen.problem(schema)])
+    by_schema: dict[pa.Schema, list[str]] = {}
+    for url, schema in files:
+        by_schema.setdefault(schema, []).append(url)
+    kept = pa.schema([pa.field(name, pa.null()) for name in keep])
+    chosen = Columns(signature, complete(signature, columns), kept)
+    fitting = {s: urls for s, urls in by_schema.items() if chosen.problem(s) is None}
+    problems = _choice_problems(signature, columns, keep)
+    url, schema = files[0]
+    if not fitting:
+        problems += str(chosen.problem(schema)).split("; ")
     if problems:
         found = ", ".join(f"{field.name}: {field.type}" for field in schema)
         raise SchemaError(
-            "the data does not fit the model:\n  "
-            + "\n  ".join("; ".join(problems).split("; "))
+            f"{url}: the data does not fit the model:\n  "
+            + "\n  ".join(problems)
             + f"\nthe model takes  {'; '.join(map(str, signature.inputs))}"
             + f"\nthe file has     {found}"
             + "\nName a column for an input with --map INPUT=COLUMN, kept columns with --keep."
         )
-    return chosen
+    return dataclasses.replace(chosen, kept=unify(keep, fitting))
 
 
-def plain(column: pa.DataType) -> pa.DataType:
-    """The type without dictionary encoding, which differs from file to file and says nothing."""
-    return column.value_type if pa.types.is_dictionary(column) else column
+def complete(signature: Signature, columns: Mapping[str, str]) -> dict[str, str]:
+    """Input name -> column name for every input; they are the same where nothing else is said."""
+    return {spec.name: columns.get(spec.name, spec.name) for spec in signature.inputs}
+
+
+def _choice_problems(
+    signature: Signature, columns: Mapping[str, str], keep: Sequence[str]
+) -> list[str]:
+    """What is wrong with the choice whatever the files hold."""
+    inputs = [spec.name for spec in signature.inputs]
+    outputs = {spec.name for spec in signature.outputs}
+    return [
+        *(
+            f"the model has no input {name!r} (it has {', '.join(inputs)})"
+            for name in columns
+            if name not in inputs
+        ),
+        *(f"kept column {name!r} has the name of an output" for name in keep if name in outputs),
+        *(
+            f"kept column {name!r} has the name of a column of the rejects"
+            for name in keep
+            if name in REJECTS_COLUMNS
+        ),
+    ]
 
 
 def output_type(spec: TensorSpec) -> pa.DataType:

@@ -11,6 +11,7 @@ from batchinfer.arrow import pa, pq
 from batchinfer.batch import Batch
 from batchinfer.columns import bad_rows, to_numpy
 from batchinfer.errors import ShardError
+from batchinfer.kept import cast_column, column_of
 from batchinfer.plan import Segment, Shard
 from batchinfer.rejects import Rejects
 from batchinfer.schema import Columns
@@ -82,10 +83,10 @@ class ShardReader:
         columns, signature = self.columns, self.columns.signature
         bad: dict[int, str] = {}
         for spec in signature.inputs:
-            array = _column(found, columns.by_input[spec.name])
+            array = column_of(found, columns.by_input[spec.name])
             for row, why in bad_rows(array, spec).items():
                 bad.setdefault(row, f"{columns.by_input[spec.name]}: {why}")
-        kept = pa.Table.from_batches([found]).select(columns.kept.names).cast(columns.kept)
+        kept = self._kept(segment, found)
         if bad:
             mask = np.zeros(found.num_rows, dtype=bool)
             mask[list(bad)] = True
@@ -97,13 +98,15 @@ class ShardReader:
             kept = kept.filter(pa.array(~mask)) if kept.num_columns else kept
         feeds = {}
         for spec in signature.inputs:
-            feeds[spec.name] = to_numpy(_column(found, columns.by_input[spec.name]), spec)
+            feeds[spec.name] = to_numpy(column_of(found, columns.by_input[spec.name]), spec)
         return Batch(feeds, (kept,) if columns.kept.names else (), found.num_rows)
 
-
-def _column(batch: pa.RecordBatch, name: str) -> pa.Array:
-    array = batch.column(batch.schema.get_field_index(name))
-    return array.dictionary_decode() if pa.types.is_dictionary(array.type) else array
+    def _kept(self, segment: Segment, found: pa.RecordBatch) -> pa.Table:
+        kept = self.columns.kept
+        try:
+            return pa.table([cast_column(found, field) for field in kept], schema=kept)
+        except pa.ArrowException as error:
+            raise ShardError(f"{segment.url}: cannot keep what it holds: {error}") from error
 
 
 def read_rows(signature: Signature) -> int:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from batchinfer.arrow import pa, pq
+from batchinfer.dispatcher import ActorLostError
 from batchinfer.driver import run
+from batchinfer.errors import SchemaError
 from batchinfer.options import ClusterOptions, FaultOptions, ScoreOptions
 from tests.support import check, tiny
 from tests.support.threads import ThreadBackend
@@ -73,3 +75,42 @@ def test_values_that_the_model_would_see_as_others_are_rejected(score, tmp_path)
     put(tmp_path, pa.table({"id": [0, 1], "x": x}))
     assert counts(score()) == {"in": 2, "out": 1, "rejected": 1, "missing": 0}
     assert kept(tmp_path, "y").to_pylist() == [[1.0, 10.0]]
+
+
+# Kept columns -----------------------------------------------------------------------------
+
+
+def ids_as(kind, first):
+    table = rows(first)
+    return rows(first, id=table.column("id").cast(kind))
+
+
+def test_a_narrow_first_file_does_not_cost_the_others(score, tmp_path):
+    files = [ids_as(kind, n * 20) for n, kind in enumerate([pa.int32(), pa.int64(), pa.uint8()])]
+    put(tmp_path, rows(1000, id=pa.nulls(20)), *files)
+    report = score()
+    assert (report["exit_status"], report["rows_out"]) == (0, 80)
+    assert kept(tmp_path, "id").type == pa.int64()
+    assert kept(tmp_path, "id").to_pylist() == [None] * 20 + list(range(60))
+
+
+def test_kept_columns_that_no_type_holds_are_refused_before_anything_is_written(score, tmp_path):
+    put(tmp_path, rows(0), ids_as(pa.string(), 20))
+    with pytest.raises(SchemaError, match=r"'id' is string in 1 file\(s\), such as .*1\.parquet"):
+        score()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_rerun_takes_the_types_of_the_run_and_opens_no_file(score, tmp_path, monkeypatch):
+    put(tmp_path, ids_as(pa.int32(), 0), ids_as(pa.int64(), 20))
+
+    def lose_all(engine):
+        def die(actor, shard):
+            raise ActorLostError("killed by the test")
+
+        engine.before = die
+
+    assert score(ThreadBackend(lose_all))["rows_out"] == 0
+    monkeypatch.setattr("batchinfer.inputs.read_footer", None)
+    assert score()["rows_out"] == 40
+    assert kept(tmp_path, "id").type == pa.int64()

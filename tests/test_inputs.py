@@ -11,7 +11,7 @@ import pytest
 
 from batchinfer.arrow import pa, pq
 from batchinfer.errors import InputError
-from batchinfer.inputs import list_inputs, read_footers
+from batchinfer.inputs import check_files, list_inputs, read_footers
 from batchinfer.plan import RowGroup
 from batchinfer.storage import open_store
 
@@ -183,12 +183,12 @@ def parquet(table, **options):
     return sink.getvalue()
 
 
-def footers(columns, *objects, check=lambda schema: None):
+def footers(columns, *objects):
     """The records of objects of this content, as `read_footers` gives them."""
     url = f"memory://{uuid.uuid4().hex}"
     for number, data in enumerate(objects):
         put(f"{url}/{number}.parquet", data)
-    return read_footers(list_inputs([url]), columns, check)
+    return read_footers(list_inputs([url]), columns)
 
 
 TABLE = pa.table({"id": list(range(50)), "x": [[1.0, 2.0]] * 50, "other": ["long " * 50] * 50})
@@ -262,10 +262,19 @@ def test_what_the_check_says_of_a_schema_is_the_problem():
     def check(schema):
         return None if "x" in schema.names else f"found only {schema.names}"
 
-    bad, good = footers(["x"], parquet(TABLE.drop(["x"])), GOOD, check=check)
+    torn, bad, good = check_files(footers(["x"], b"torn", parquet(TABLE.drop(["x"])), GOOD), check)
+    assert torn.problem.startswith("not a readable Parquet file")
     assert bad.problem == "found only ['id', 'other']"
     assert [group.num_rows for group in bad.row_groups] == [50]
     assert good.problem == ""
+
+
+def test_files_of_one_schema_share_it_whatever_their_metadata():
+    other = TABLE.replace_schema_metadata({"pandas": "other"})
+    torn, one, two = footers(["x"], b"torn", parquet(TABLE), parquet(other))
+    assert torn.schema is None
+    assert one.schema is two.schema
+    assert (one.schema, one.schema.metadata) == (TABLE.schema, None)
 
 
 def test_a_file_that_vanishes_or_changes_after_the_listing_carries_its_problem():
@@ -276,7 +285,7 @@ def test_a_file_that_vanishes_or_changes_after_the_listing_carries_its_problem()
     put(f"{url}/changed.parquet", parquet(TABLE))
     store, path = open_store(f"{url}/gone.parquet")
     store.delete(path)
-    changed, gone = read_footers(inputs, ["id"], lambda schema: None)
+    changed, gone = read_footers(inputs, ["id"])
     assert "changed after it was planned" in changed.problem
     assert "nothing lies there" in gone.problem
 

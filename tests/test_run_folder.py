@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 
 import pytest
 
+from batchinfer.arrow import pa
 from batchinfer.errors import OutputConflictError
 from batchinfer.plan import Segment, Shard
 from batchinfer.run_folder import (
     RunFolder,
     check_same_run,
+    kept_columns,
     part_name,
     plan_name,
     rejects_name,
@@ -21,6 +24,7 @@ from batchinfer.run_folder import (
 from batchinfer.storage import open_store
 from tests.support.folders import new_folder, plan_of
 
+KEPT = pa.schema([("id", pa.int64())])
 FINGERPRINT = "0123456789abcdef" * 4
 SHARD = Shard(7, (Segment("memory://in/a.parquet", 100, "v1", 0, 1, 0, 10),))
 OPTIONS = {"columns": {"x": "pixels"}, "keep": ["id"], "shard_bytes": None}
@@ -89,19 +93,21 @@ def test_a_created_object_is_never_replaced_and_a_put_one_is():
 # Fingerprint ------------------------------------------------------------------------------
 
 
-def fingerprint(bundle="bundle", plan=(10, 20), options=OPTIONS):
-    return run_record(bundle, plan_of(*plan), options)["fingerprint"]
+def fingerprint(bundle="bundle", plan=(10, 20), options=OPTIONS, kept=KEPT):
+    return run_record(bundle, plan_of(*plan), options, kept)["fingerprint"]
 
 
 def test_the_fingerprint_is_always_the_same_for_the_same_run():
     # A literal: another value would refuse every output that exists.
-    record = run_record("bundle", plan_of(10), {"keep": ["id"]})
+    record = run_record("bundle", plan_of(10), {"keep": ["id"]}, KEPT)
+    assert isinstance(record.pop("kept_schema"), str)
     assert record == {
         "format_version": 1,
         "bundle_digest": "bundle",
         "plan_digest": "bc81b37013d65c5a85708b9f5a523e8e8beb9ba5efd1d5df1e5f7f2d0817eb7d",
         "options": {"keep": ["id"]},
-        "fingerprint": "9e8781d1851515daf659a1454279eb6ef99d48c2137566fb6228935b821c56f3",
+        "kept": ["id: int64"],
+        "fingerprint": "8fe286a56af20a14fda013eeb837a1e29be355948d969474e97d13fdefec2ba9",
     }
 
 
@@ -115,8 +121,18 @@ def test_the_fingerprint_is_always_the_same_for_the_same_run():
         {"options": {**OPTIONS, "columns": {}}},
         {"options": {**OPTIONS, "shard_bytes": 1}},
         {"options": {**OPTIONS, "new": None}},
+        {"kept": pa.schema([("id", pa.int32())])},
     ],
-    ids=["bundle", "plan", "keep less", "keep more", "columns", "shard_bytes", "a new option"],
+    ids=[
+        "bundle",
+        "plan",
+        "keep less",
+        "keep more",
+        "columns",
+        "shard_bytes",
+        "a new option",
+        "a kept type",
+    ],
 )
 def test_each_part_changes_the_fingerprint(change):
     assert fingerprint(**change) != fingerprint()
@@ -151,6 +167,28 @@ def test_every_difference_is_listed():
         "  shard_bytes: the output has null, this command 5",
         "Use the same bundle and options to continue it, or another --output.",
     ]
+
+
+def test_the_kept_columns_of_a_run_come_back_exactly():
+    item = pa.field("element", pa.timestamp("ns", "Europe/Berlin"), nullable=False)
+    kept = pa.schema([("id", pa.uint8()), ("tags", pa.list_(item)), ("none", pa.null())])
+    run = json.loads(to_json(run_record("bundle", plan_of(10), OPTIONS, kept)))
+    assert run["kept"][0] == "id: uint8"
+    assert kept_columns("out", run).equals(kept, check_metadata=True)
+    assert kept_columns("out", json.loads(to_json(RUN))) == pa.schema([])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"kept_schema": None}, {"kept_schema": "?"}, {"kept_schema": "AAAA"}, {"kept": ["id: int8"]}],
+    ids=str,
+)
+def test_kept_columns_that_were_changed_are_refused(change):
+    run = {**run_record("bundle", plan_of(10), OPTIONS, KEPT), **change}
+    with pytest.raises(OutputConflictError, match=r"out/_batchinfer/run\.json was changed"):
+        kept_columns("out", run)
+    with pytest.raises(OutputConflictError, match="kept_schema"):
+        kept_columns("out", {})
 
 
 def test_the_plan_of_a_run_comes_back():

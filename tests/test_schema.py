@@ -25,7 +25,7 @@ FILE = pa.schema(
 
 
 def choose(columns=None, keep=(), schema=FILE, signature=SIGNATURE):
-    return choose_columns(signature, columns or {}, keep, schema)
+    return choose_columns(signature, columns or {}, keep, [("in/a.parquet", schema)])
 
 
 def test_inputs_take_the_columns_of_their_names():
@@ -57,7 +57,7 @@ def test_everything_that_does_not_fit_is_listed():
     with pytest.raises(SchemaError) as error:
         choose({"pixels": "p", "z": "q"}, keep=["score", "key"], schema=schema)
     assert str(error.value).splitlines() == [
-        "the data does not fit the model:",
+        "in/a.parquet: the data does not fit the model:",
         "  the model has no input 'pixels' (it has image, size)",
         "  the model has no input 'z' (it has image, size)",
         "  kept column 'score' has the name of an output",
@@ -109,6 +109,7 @@ FITTING = [
     ("other order", pa.schema(list(reversed(list(FILE))))),
     ("more columns", pa.schema([*FILE, ("more", pa.int8())])),
     ("a dictionary become plain", retyped("label", pa.string())),
+    ("another key type, which is a matter of all files", retyped("id", pa.string())),
     ("another feed type", retyped("size", pa.int8())),
     ("a fixed-size list", retyped("image", pa.list_(pa.float64(), 4))),
     ("not nullable", pa.schema([pa.field(f.name, f.type, nullable=False) for f in FILE])),
@@ -123,11 +124,6 @@ def test_a_file_that_fits(schema):
 MISFITS = [
     ("no feed", without("image"), "no column 'image' for input image: float32[?, 4]"),
     ("no key", without("id"), "no column 'id' to keep"),
-    (
-        "another key",
-        retyped("id", pa.string()),
-        "column 'id' is string, in the first file it is int64",
-    ),
     (
         "another feed",
         retyped("size", pa.float32()),
@@ -145,6 +141,44 @@ MISFITS = [
 @pytest.mark.parametrize("schema, words", [m[1:] for m in MISFITS], ids=[m[0] for m in MISFITS])
 def test_a_file_that_does_not_fit(schema, words):
     assert CHOSEN.problem(schema) == words
+
+
+# Several files ----------------------------------------------------------------------------
+
+
+def choose_among(*schemas, keep=("id",)):
+    files = [(f"in/{number}.parquet", schema) for number, schema in enumerate(schemas)]
+    return choose_columns(SIGNATURE, {}, keep, files)
+
+
+def test_files_that_do_not_fit_have_no_say_unless_none_fits():
+    text = retyped("id", pa.string())
+    strangers = [text.remove(text.get_field_index("size"))] * 30
+    assert choose_among(*strangers, FILE).kept == pa.schema([("id", pa.int64())])
+    with pytest.raises(SchemaError, match=r"in/0\.parquet: the data does not fit(.|\n)*'size'"):
+        choose_among(*strangers)
+
+
+def test_a_kept_column_has_the_type_that_holds_the_values_of_all_files():
+    narrow, none = retyped("id", pa.int8()), retyped("id", pa.null())
+    for schemas in [(none, narrow, FILE), (FILE, narrow, none)]:
+        assert choose_among(*schemas).kept == pa.schema([("id", pa.int64())])
+
+
+def test_kept_columns_that_no_type_holds_are_refused_with_the_files_of_each():
+    text = pa.schema([*without("id"), ("id", pa.string())])
+    dated = pa.schema([*without("label"), ("label", pa.date32())])
+    with pytest.raises(SchemaError) as error:
+        choose_among(FILE, FILE, text, dated, keep=["id", "label", "size"])
+    assert str(error.value).splitlines() == [
+        "files keep columns of types that no one type holds without losing values:",
+        "  'id' is int64 in 3 file(s), such as in/0.parquet",
+        "  'id' is string in 1 file(s), such as in/2.parquet",
+        "  'label' is string in 3 file(s), such as in/0.parquet",
+        "  'label' is date32[day] in 1 file(s), such as in/3.parquet",
+        "Write the files anew with one type, leave the column out of --keep, or score the files "
+        "of each type into an --output of their own.",
+    ]
 
 
 # Output types -----------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def put_bytes(url, data):
 
 def segment(url, first=0, stop=None):
     """Row groups [first, stop) of a file as a plan would hold them; all by default."""
-    (found,) = read_footers(list_inputs([url]), ["x"], lambda schema: None)
+    (found,) = read_footers(list_inputs([url]), ["x"])
     rows = [group.num_rows for group in found.row_groups]
     stop = len(rows) if stop is None else stop
     rows_before, num_rows = sum(rows[:first]), sum(rows[first:stop])
@@ -156,6 +156,23 @@ def test_lists_of_other_writers_are_kept_under_one_name(root):
     segments = [segment(f"{root}/{name}.parquet") for name in "ab"]
     tables = [table for batch in reader(*segments, columns=chosen) for table in batch.kept]
     assert pa.concat_tables(tables).to_pydict() == {"tags": [["t"], None, ["t"], None]}
+
+
+def test_kept_columns_of_many_types_are_kept_as_one(root):
+    for name, kind in [("a", pa.int8()), ("b", pa.null()), ("c", pa.int64())]:
+        key = pa.array([None if pa.types.is_null(kind) else 7], kind)
+        put(f"{root}/{name}.parquet", tiny.table(0, 1).set_column(0, "id", key))
+    batches = list(reader(*(segment(f"{root}/{name}.parquet") for name in "abc")))
+    assert ids(batches) == [7, None, 7]
+    assert {table.schema for batch in batches for table in batch.kept} == {COLUMNS.kept}
+
+
+def test_a_kept_value_that_does_not_fit_fails_the_shard(root):
+    stamps = pa.array([1 << 50], pa.timestamp("ms"))
+    put(f"{root}/a.parquet", tiny.table(0, 1).append_column("at", stamps))
+    chosen = Columns(SIGNATURE, {"x": "x"}, pa.schema([("at", pa.timestamp("ns"))]))
+    with pytest.raises(ShardError, match=r"a\.parquet: cannot keep what it holds: .*out of bounds"):
+        list(reader(segment(f"{root}/a.parquet"), columns=chosen))
 
 
 def test_without_kept_columns_rows_are_counted_all_the_same(root):
