@@ -27,11 +27,14 @@ def read_footer(store: Store, info: ObjectInfo) -> pq.FileMetaData:
         return pq.read_metadata(pa.BufferReader(tail))
 
 
-def read_schema(store: Store, info: ObjectInfo) -> pa.Schema:
-    """The Arrow schema of one Parquet object; raises as `read_footer` does."""
-    footer = read_footer(store, info)
-    with damage_reported():
-        return footer.schema.to_arrow_schema()
+def leaves_of(footer: pq.FileMetaData, columns: set[str]) -> list[int]:
+    """Numbers of the leaves, such as `x.list.item`, of these columns; names may hold dots too."""
+    paths = (footer.schema.column(number).path for number in range(footer.num_columns))
+    return [
+        number
+        for number, path in enumerate(paths)
+        if path in columns or any(path.startswith(f"{column}.") for column in columns)
+    ]
 
 
 @contextlib.contextmanager

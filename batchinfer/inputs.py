@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
 
 from batchinfer.arrow import pa, pq
 from batchinfer.errors import InputError, ObjectChangedError, ObjectNotFoundError
-from batchinfer.footer import damage_reported, read_footer
+from batchinfer.footer import damage_reported, leaves_of, read_footer
 from batchinfer.plan import InputFile, RowGroup
 from batchinfer.storage import ObjectInfo, Retry, Store, open_store
 
@@ -113,18 +113,12 @@ def _input_file(store: Store, info: ObjectInfo, columns: set[str]) -> InputFile:
 
 
 def _row_groups(footer: pq.FileMetaData, columns: set[str]) -> tuple[RowGroup, ...]:
-    paths = (footer.schema.column(number).path for number in range(footer.num_columns))
-    wanted = [number for number, path in enumerate(paths) if _is_of(path, columns)]
+    wanted = leaves_of(footer, columns)
     groups = (footer.row_group(number) for number in range(footer.num_row_groups))
     return tuple(
         RowGroup(g.num_rows, sum(g.column(leaf).total_uncompressed_size for leaf in wanted))
         for g in groups
     )
-
-
-def _is_of(path: str, columns: set[str]) -> bool:
-    """Whether a leaf such as `x.list.item` is of a wanted column; names may hold dots too."""
-    return path in columns or any(path.startswith(f"{column}.") for column in columns)
 
 
 def _row_count_problem(num_rows: int, groups: Sequence[RowGroup]) -> Optional[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Callable, Iterator
+from typing import Any, Callable, Iterator
 
 import numpy as np
 
@@ -11,15 +11,13 @@ from batchinfer.arrow import pa, pq
 from batchinfer.batch import Batch
 from batchinfer.columns import bad_rows, to_numpy
 from batchinfer.errors import ShardError
+from batchinfer.footer import leaves_of
 from batchinfer.kept import cast_column, column_of
 from batchinfer.plan import Segment, Shard
+from batchinfer.read_size import STREAM_BYTES, fetches, read_rows, stored_row_bytes
 from batchinfer.rejects import Rejects
 from batchinfer.schema import Columns
-from batchinfer.signature import Signature
 from batchinfer.storage import ObjectInfo, Store
-
-READ_ROWS = 4096  # measured best of 4096, 16384 and whole row groups on 64 floats a row
-READ_BYTES = 32 << 20  # of feeds at once, where rows are large
 
 
 @dataclass
@@ -66,18 +64,33 @@ class ShardReader:
 
     def _record_batches(self, segment: Segment) -> Iterator[pa.RecordBatch]:
         store, path = self.open_store(segment.url)
-        source = store.open_input(ObjectInfo(path, segment.size, segment.version))
+        found = store.open_input(ObjectInfo(path, segment.size, segment.version))
         try:
-            # use_threads: pyarrow 12 hangs at exit after threaded reads from Python files.
-            with pq.ParquetFile(source, pre_buffer=not isinstance(source, str)) as file:
-                yield from file.iter_batches(
-                    batch_size=read_rows(self.columns.signature),
-                    row_groups=list(range(segment.first_row_group, segment.stop_row_group)),
-                    columns=self.columns.names,
-                    use_threads=False,
-                )
+            # Opened once, so that a file replaced meanwhile is not read half old, half new.
+            with pa.OSFile(found) if isinstance(found, str) else found as source:
+                yield from self._portions(segment, source, isinstance(found, str))
         except (pa.ArrowException, OSError) as error:
             raise ShardError(f"{segment.url}: cannot read: {error}") from error
+
+    def _portions(self, segment: Segment, source: Any, local: bool) -> Iterator[pa.RecordBatch]:
+        names, footer = self.columns.names, pq.read_metadata(source)
+        leaves = leaves_of(footer, set(names))
+        portions = fetches(footer, leaves, segment.first_row_group, segment.stop_row_group)
+        for row_groups, streamed in portions:
+            with pq.ParquetFile(
+                source,
+                metadata=footer,
+                buffer_size=STREAM_BYTES if streamed else 0,
+                pre_buffer=not (streamed or local),
+            ) as file:
+                stored = stored_row_bytes(footer, leaves, row_groups)
+                # use_threads: pyarrow 12 hangs at exit after threaded reads from Python files.
+                yield from file.iter_batches(
+                    batch_size=read_rows(self.columns.signature, stored),
+                    row_groups=row_groups,
+                    columns=names,
+                    use_threads=False,
+                )
 
     def _batch(self, segment: Segment, first_row: int, found: pa.RecordBatch) -> Batch:
         columns, signature = self.columns, self.columns.signature
@@ -107,12 +120,3 @@ class ShardReader:
             return pa.table([cast_column(found, field) for field in kept], schema=kept)
         except pa.ArrowException as error:
             raise ShardError(f"{segment.url}: cannot keep what it holds: {error}") from error
-
-
-def read_rows(signature: Signature) -> int:
-    """Rows to decode at once: 4096, fewer where a row's feeds are large."""
-    row_bytes = sum(
-        spec.numpy_dtype.itemsize * max(1, int(np.prod([dim or 1 for dim in spec.row_shape])))
-        for spec in signature.inputs
-    )
-    return max(1, min(READ_ROWS, READ_BYTES // row_bytes))

@@ -12,10 +12,12 @@ from batchinfer.arrow import pa, pq
 from batchinfer.errors import ObjectChangedError, ObjectNotFoundError, ShardError
 from batchinfer.inputs import list_inputs, read_footers
 from batchinfer.plan import Segment, Shard
+from batchinfer.read_size import READ_ROWS
 from batchinfer.schema import Columns
-from batchinfer.shard_reader import READ_ROWS, ShardReader, read_rows
+from batchinfer.shard_reader import ShardReader
 from batchinfer.signature import Signature, TensorSpec
 from batchinfer.storage import open_store
+from batchinfer.storage.store import RangeReader
 from tests.support import tiny
 
 SIGNATURE = Signature.from_json(tiny.SIGNATURE)
@@ -301,16 +303,69 @@ def test_a_damaged_page_is_said(root):
 
 # How much at once -------------------------------------------------------------------------
 
-SIZES = [
-    ("a number", (), 4096),
-    ("64 floats", (64,), 4096),
-    ("an image", (224, 224, 3), 55),  # 32 MiB / 602,112 bytes
-    ("a film", (10**8,), 1),
-    ("an open row", (None,), 4096),
-]
+
+class CountingStore:
+    """A store that notes the size of every range that is read from it."""
+
+    def __init__(self, store):
+        self.store, self.sizes = store, []
+
+    def open_input(self, info):
+        return RangeReader(self, info)
+
+    def url(self, path):
+        return self.store.url(path)
+
+    def read(self, path, start=0, end=None, version=None):
+        self.sizes.append(end - start)
+        return self.store.read(path, start, end, version)
 
 
-@pytest.mark.parametrize("dims, expected", [s[1:] for s in SIZES], ids=[s[0] for s in SIZES])
-def test_large_rows_are_read_fewer_at_once(dims, expected):
-    spec = TensorSpec("x", "x:0", "float32", (None, *dims))
-    assert read_rows(Signature((spec,), SIGNATURE.outputs)) == expected
+def ranges(found):
+    """The sizes of the ranges that a reader asks its store for, and its rows."""
+    store, path = found.open_store(found.shard.segments[0].url)
+    counting = CountingStore(store)
+    found.open_store = lambda url: (counting, path)
+    return counting.sizes, list(found)
+
+
+def test_small_row_groups_are_fetched_together_and_large_ones_in_pieces(root, monkeypatch):
+    put(f"{root}/a.parquet", tiny.table(0, 90_000), row_group_size=30_000, compression="none",
+        use_dictionary=False, data_page_size=1 << 13)  # fmt: skip
+    planned = segment(f"{root}/a.parquet")
+    sizes, batches = ranges(reader(planned))
+    assert_rows(batches, range(90_000))
+    assert len(sizes) <= 5  # the names between are left out
+    assert max(sizes) > 1 << 19
+
+    monkeypatch.setattr("batchinfer.read_size.WHOLE_BYTES", 1 << 16)
+    monkeypatch.setattr("batchinfer.shard_reader.STREAM_BYTES", 1 << 15)
+    sizes, batches = ranges(reader(planned))
+    assert_rows(batches, range(90_000))
+    assert len(sizes) > 60
+    assert max(sizes) <= 1 << 16  # of the footer
+
+
+def test_rows_come_the_same_whatever_is_read_at_once(root, monkeypatch):
+    rows = [GOOD if i % 7 else None for i in range(1000)]
+    put(f"{root}/a.parquet", table_of(rows), row_group_size=150)
+    planned = segment(f"{root}/a.parquet", 1, 6)
+    at_once = reader(planned)
+    expected = ids(at_once)
+    for whole, stream, decoded in [(1, 1000, 100), (4000, 100, 1000), (1 << 20, 1, 1)]:
+        monkeypatch.setattr("batchinfer.read_size.WHOLE_BYTES", whole)
+        monkeypatch.setattr("batchinfer.shard_reader.STREAM_BYTES", stream)
+        monkeypatch.setattr("batchinfer.read_size.READ_BYTES", decoded)
+        found = reader(planned)
+        assert ids(found) == expected
+        assert found.rejects.to_table() == at_once.rejects.to_table()
+
+
+def test_long_texts_are_decoded_fewer_at_once(root):
+    texts = pa.array([b"a" * (1 << 20)] * 70)
+    put(f"{root}/a.parquet", pa.table({"x": texts}), use_dictionary=False)
+    spec = TensorSpec("x", "x:0", "string", (None,))
+    chosen = Columns(Signature((spec,), SIGNATURE.outputs), {"x": "x"}, pa.schema([]))
+    batches = list(reader(segment(f"{root}/a.parquet"), columns=chosen))
+    assert max(batch.num_rows for batch in batches) <= 32
+    assert sum(batch.num_rows for batch in batches) == 70
