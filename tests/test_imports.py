@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -59,3 +60,13 @@ def test_the_fix_for_crafted_parquet_is_active_where_parquet_is_read():
 
     if pa.__version__.startswith("12."):
         assert "pyarrow_hotfix" in sys.modules
+
+
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/conversion.md"])
+def test_every_file_that_a_page_names_is_there(page):
+    text = (ROOT / page).read_text()
+    names = set(re.findall(r"`((?:tests|batchinfer|conversion|jobs)/[\w/.]*\w)`", text))
+    names |= {link for link in re.findall(r"\]\(([\w./]+)\)", text)}
+    folder = (ROOT / page).parent
+    missing = [n for n in names if not ((ROOT / n).exists() or (folder / n).exists())]
+    assert missing == []
