@@ -67,7 +67,7 @@ def read() -> argparse.Namespace:
     add(
         "--cpus-per-actor",
         type=int,
-        default=where.cpus_per_actor,
+        default=min(where.cpus_per_actor, os.cpu_count() or 1),
         help="cores of an actor that computes on CPU",
     )
     add(
