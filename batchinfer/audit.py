@@ -22,7 +22,7 @@ def finish(
     """Prove that every row is there, and say so; or list the shards that are not.
 
     Returns:
-        done or gave_up.
+        done, or gave_up: shards are missing, or every row was rejected.
 
     Raises:
         CommitError: the output does not hold exactly what was committed.
@@ -36,6 +36,8 @@ def finish(
         ]
         folder.put_json(QUARANTINE, {"shards": entries})
         return "gave_up"
+    if not any(record.rows for record in done.values()) and plan.num_rows:
+        return "gave_up"  # every single row was rejected: nobody wants that called a success
     if folder.store.info(folder.at(QUARANTINE)):
         folder.put_json(QUARANTINE, {"shards": []})  # of an earlier run; nothing is ever deleted
     folder.create_json(SUCCESS, success_record(prepared.fingerprint, done))

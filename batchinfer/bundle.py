@@ -126,12 +126,19 @@ def write_bundle(
 
     Raises:
         OutputConflictError: something lies at `path` already; it is left as it is.
+        BundleError: the folder that shall hold it cannot be written.
     """
     path = os.path.abspath(path)
     refuse_existing(path)
     parent = os.path.dirname(path)
-    os.makedirs(parent, exist_ok=True)
-    temporary = tempfile.mkdtemp(prefix="." + os.path.basename(path) + "-", dir=parent)
+    try:
+        os.makedirs(parent, exist_ok=True)
+        temporary = tempfile.mkdtemp(prefix="." + os.path.basename(path) + "-", dir=parent)
+    except OSError as error:
+        raise BundleError(
+            f"the bundle cannot be written into {parent}: {error.strerror}; expected a folder that "
+            "can be written"
+        ) from error
     try:
         found_out = fill(temporary) or {}
         files = describe_files(temporary)

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import signal
+import socket
 from pathlib import Path
 from types import FrameType
 from typing import Any, Iterator, Optional
@@ -18,6 +19,7 @@ from batchinfer.errors import InputError
 from batchinfer.job import ScoringJob
 from batchinfer.options import ClusterOptions
 
+CONNECT_TIMEOUT_S = 10
 OBJECT_STORE_BYTES = 100 << 20  # predictions never pass through it
 PROJECT = str(Path(__file__).resolve().parent.parent)
 
@@ -33,6 +35,7 @@ def connected(cluster: ClusterOptions) -> Iterator[StopSignal]:
     """
     address = _address(cluster)
     if address:
+        _check_reachable(address)
         if cluster.num_gpus is not None:
             raise InputError("num_gpus is for a Ray that is started here; a cluster has its own")
         arguments: dict[str, Any] = {"address": address, **_code_for_workers()}
@@ -110,6 +113,20 @@ def _engine(job: ScoringJob, cluster: ClusterOptions) -> RayEngine:
             "--cpus-per-actor, --device cpu, or --num-gpus N for logical GPUs"
         )
     return engine
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries an unreachable address for more than two minutes, and says nothing."""
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not host:  # such as "auto"
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"no Ray cluster answers at {address}: {error}. Expected HOST:PORT of its head (6379 "
+            "by default), or ray://HOST:10001, reachable from here"
+        ) from error
 
 
 def _address(cluster: ClusterOptions) -> Optional[str]:

@@ -114,7 +114,7 @@ class Scoring:
             self._ledger.flush()
             self._hold.lease.check()
             status, reason = finish(prepared, self.done, dispatcher.blame.given_up), None
-            reason = dispatcher.blame.hopeless
+            reason = dispatcher.blame.hopeless or self._said_of_rejects()
         except CommitError as error:
             status, reason = "gave_up", str(error)
         except (StoppedError, StorageError) as error:
@@ -124,6 +124,16 @@ class Scoring:
         with despite_storage("flush the ledger"):
             self._ledger.flush()
         return self._report(status, dispatcher, reason)
+
+    def _said_of_rejects(self) -> Optional[str]:
+        rejected = sum(record.rejected for record in self.done.values())
+        if not rejected:
+            return None
+        folder = self._hold.prepared.folder
+        return (
+            f"{rejected:,} of {self._rows:,} rows were rejected; {folder.url}/{STATE}/rejects has "
+            "each with its reason"
+        )
 
     def _keep(self, record: ShardRecord) -> None:
         self.done[record.shard] = record

@@ -18,7 +18,7 @@ class Outcome:
     """How a run went.
 
     Attributes:
-        status: done, gave_up or stopped; `reason` says why, where it is not done.
+        status: done, gave_up or stopped; `reason` says why, and what was rejected.
         done: every committed shard, of this and of earlier runs.
         scored: those that actors of this run came back with.
         adopted: those that lay there without a record when this run began.

@@ -64,7 +64,8 @@ def check_inputs(reference: Reference, signature: Signature) -> Dict[str, Any]:
             want in (None, have) for want, have in zip(spec.row_shape, array.shape[1:])
         )
         string = spec.dtype == "string"
-        if not fits or (string != (array.dtype.kind in "SUO")):
+        fits = fits and string == (array.dtype.kind in "SUO")
+        if not fits or not (string or _keeps_values(array, spec.numpy_dtype)):
             problems.append(f"expected {spec}; found {array.dtype}{list(array.shape)}")
         else:
             arrays[spec.name] = as_bytes(array) if string else array.astype(spec.numpy_dtype)
@@ -94,3 +95,14 @@ def as_bytes(array: Any) -> Any:
     """Strings as TensorFlow gives them (bytes) and as an npz holds them (bytes or str)."""
     texts = [text.encode() if isinstance(text, str) else bytes(text) for text in array.ravel()]
     return np.array(texts, dtype=object).reshape(array.shape)
+
+
+def _keeps_values(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> bool:
+    """Whether the input's dtype holds what was given: other numbers would prove another model.
+
+    Floats may be rounded to narrower floats, as feeding them would.
+    """
+    if array.dtype.kind == "f" and dtype.kind == "f":
+        return True
+    with np.errstate(all="ignore"):
+        return bool(np.array_equal(array.astype(dtype).astype(array.dtype), array))

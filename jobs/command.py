@@ -30,6 +30,9 @@ class _Formatter(argparse.HelpFormatter):
         return text if told else text + " (default: %(default)s)"
 
 
+MANY = ",..."  # ends the metavar of a flag that takes several words: YAML may hold them as a list
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser whose flags can also stand in the YAML file given by `--config`.
 
@@ -210,7 +213,8 @@ def _read_config(path: str, known: set) -> Dict[str, Any]:
 
 def _as_flag(path: str, action: Optional[argparse.Action], value: Any) -> Any:
     """A value of the file as its flag would take it; argparse itself never looks at defaults."""
-    if action is None or (isinstance(value, (list, dict)) and action.type is None):
+    many = action is None or str(action.metavar).endswith(MANY)
+    if action is None or (isinstance(value, (list, dict)) and many):
         return value
     switch = action.nargs == 0
     expected = "true or false" if switch else "one value"

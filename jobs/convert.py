@@ -32,14 +32,14 @@ def artifact_flags(parser: Parser) -> None:
     parser.add_argument(
         "--input",
         action="append",
-        metavar="NAME=TENSOR",
+        metavar="NAME=TENSOR,...",
         help="inputs, such as image=image:0, comma separated or repeated; with --output, in "
         "place of a signature",
     )
     parser.add_argument(
         "--output",
         action="append",
-        metavar="NAME=TENSOR",
+        metavar="NAME=TENSOR,...",
         help="outputs, such as probabilities=output_0_shard_0:0",
     )
     parser.add_argument(

@@ -43,7 +43,8 @@ def read() -> argparse.Namespace:
         "--batch-rows",
         type=int,
         metavar="ROWS",
-        help="rows per run of the model; never changes results (default: the model's own, or 256)",
+        help="rows per run of the model; never changes which rows come out where "
+        "(default: the model's own, or 256)",
     )
     add(
         "--shard-mib",

@@ -274,3 +274,9 @@ def test_a_fill_that_links_is_refused_and_leaves_nothing(tmp_path):
 
 def test_others_may_read_the_folder(path):
     assert os.stat(path).st_mode & 0o777 == 0o755
+
+
+def test_a_folder_that_cannot_be_written_is_told(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(BundleError, match="the bundle cannot be written into"):
+        write_bundle(str(tmp_path / "file" / "bundle"), {}, lambda folder: None)

@@ -22,8 +22,8 @@ def parser():
     made.add_argument("--batch-rows", type=int, default=256)
     made.add_argument("--timeout-s", type=float)
     made.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    made.add_argument("--map", action="append")
-    made.add_argument("--keep")
+    made.add_argument("--map", action="append", metavar="INPUT=COLUMN,...")
+    made.add_argument("--keep", metavar="COLUMN,...")
     made.add_argument("--force", action="store_true", default=False)
     made.set_defaults(storage_options={})
     return made

@@ -29,7 +29,7 @@ def steps(root, rows, files, num_gpus):
     sizes = ["--rows", str(rows), "--files", str(files)]
     score = ["jobs/score.py", "--bundle", f"{root}/bundle", "--input", f"{root}/data"]
     score += ["--output", f"{root}/predictions", "--map", "image=pixels", "--keep", "id,label"]
-    score += ["--num-gpus", str(num_gpus)]
+    score += ["--num-gpus", str(num_gpus), "--shard-mib", "0.1"]
     return [
         ("Train a model written for TPUs", [f"{example}/train.py", "--dir", root]),
         ("Export what a TPU user has", [f"{example}/export_tpu.py", "--dir", root]),

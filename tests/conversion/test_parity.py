@@ -127,3 +127,26 @@ def test_inputs_that_do_not_fit_the_signature_are_listed():
         "  expected b: string[?]; found float64[4]\n"
         "  expected inputs/c; found a, b"
     )
+
+
+WRONG_INPUTS = [
+    ("other whole numbers", np.full((2, 3), 300, np.int64)),
+    ("fractions", np.full((2, 3), 0.5, np.float32)),
+    ("not a number", np.full((2, 3), np.nan, np.float64)),
+]
+
+
+@pytest.mark.parametrize("array", [w[1] for w in WRONG_INPUTS], ids=[w[0] for w in WRONG_INPUTS])
+def test_reference_inputs_that_the_dtype_cannot_hold_prove_nothing(array):
+    spec = TensorSpec("x", "x:0", "uint8", (None, 3))
+    signature = Signature((spec,), (TensorSpec("y", "y:0", "float32", (None,)),))
+    with pytest.raises(InputError, match=r"expected x: uint8\[\?, 3\]; found"):
+        check_inputs(Reference({"x": array}, {"y": np.zeros(2)}), signature)
+
+
+def test_reference_inputs_of_another_dtype_with_the_same_values_are_taken():
+    spec = TensorSpec("x", "x:0", "uint8", (None, 3))
+    signature = Signature((spec,), (TensorSpec("y", "y:0", "float32", (None,)),))
+    array = np.array([[1.0, 2.0, 255.0]])
+    found = check_inputs(Reference({"x": array}, {"y": np.zeros(1)}), signature)
+    assert (found["x"].dtype, found["x"].tolist()) == (np.uint8, [[1, 2, 255]])

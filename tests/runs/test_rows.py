@@ -78,11 +78,15 @@ def test_rows_that_cannot_be_fed_go_to_the_rejects_with_their_reason(score, data
     }
 
 
-def test_a_shard_of_rejects_only_is_committed_with_no_rows(score, tmp_path):
+def test_a_run_that_rejected_every_row_is_no_success(score, tmp_path):
     table = pa.table({"id": [1, 2], "x": pa.array([None, None], pa.list_(pa.float32()))})
     pq.write_table(table, str(tmp_path / "bad.parquet"))
-    report = score(inputs=(str(tmp_path / "bad.parquet"),))
-    assert (report["rows_out"], report["rows_rejected"], report["exit_status"]) == (0, 2, 0)
+    for _ in range(2):  # and the same command says the same
+        report = score(inputs=(str(tmp_path / "bad.parquet"),))
+        assert (report["rows_out"], report["rows_rejected"]) == (0, 2)
+        assert (report["exit_status"], report["status"]) == (1, "gave_up")
+        assert report["reason"].startswith("2 of 2 rows were rejected; ")
+        assert not (tmp_path / "out" / "_SUCCESS").exists()
 
 
 def test_empty_files_are_scored_to_nothing_and_counted(score, data, tmp_path):
