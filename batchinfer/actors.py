@@ -18,7 +18,13 @@ from batchinfer.arrow import pa
 from batchinfer.bundle import Bundle
 from batchinfer.bundle_cache import local_bundle
 from batchinfer.dispatcher import ActorLostError
-from batchinfer.errors import BatchinferError, InputError, StorageError, TransientStorageError
+from batchinfer.errors import (
+    BatchinferError,
+    InputError,
+    StoppedError,
+    StorageError,
+    TransientStorageError,
+)
 from batchinfer.job import ScoringJob
 from batchinfer.plan import Shard
 from batchinfer.run_folder import RunFolder
@@ -180,6 +186,8 @@ class RayEngine:
 
     def capacity(self) -> int:
         """Actors that the cluster has room for as it is now; at least 1, to make it grow."""
+        if not any(node["Alive"] for node in ray.nodes()):
+            raise StoppedError("Ray has died: none of its nodes is alive any more")
         resources = ray.cluster_resources()
         if self._job.gpus > 0:
             return max(1, int(resources.get("GPU", 0)) * int(1 / self._job.gpus))

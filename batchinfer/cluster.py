@@ -44,6 +44,8 @@ def connected(cluster: ClusterOptions) -> Iterator[StopSignal]:
         # they must not run at nice 15, Ray's default, behind whatever else the machine does.
         _prepend_path("PYTHONPATH", PROJECT)
         os.environ.setdefault("RAY_worker_niceness", "0")
+        # On a busy machine Ray's agent can take longer than its 30 s, and its raylet goes with it.
+        os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
         arguments = {
             "address": "local",
             "num_gpus": cluster.num_gpus,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.support import check, tiny
-from tests.support.processes import actors_of, finish, score, short_folder, start_score, wait_until
+from tests.support.processes import actors_of, finish, score, short_folder, start_until
 
 FILES, ROWS = 200, 500
 IDS = np.arange(FILES * ROWS)
@@ -37,7 +37,7 @@ def ray_folder():
 def flags(bundle, data, tmp_path):
     return [
         *("--bundle", bundle, "--input", data, "--output", tmp_path / "out", "--keep", "id"),
-        *("--num-gpus", 2, "--shard-mib", 0.001, "--batch-rows", 16),
+        *("--num-gpus", 2, "--shard-mib", 0.001, "--batch-rows", 16, "--start-timeout-s", 60),
     ]
 
 
@@ -46,8 +46,8 @@ def parts(tmp_path):
 
 
 def test_a_killed_driver_loses_nothing_and_nothing_is_scored_twice(flags, tmp_path):
-    first = start_score(*flags)
-    wait_until(lambda: len(parts(tmp_path)) >= FILES // 2, "half of the shards")
+    half = lambda: len(parts(tmp_path)) >= FILES // 2  # noqa: E731
+    first = start_until(half, "half of the shards", *flags)
     first.kill()  # SIGKILL: no handler, no flush, no lease released
     first.communicate()
     time.sleep(5)  # its actors outlive it by a few seconds and may still commit
@@ -70,8 +70,7 @@ def test_a_killed_driver_loses_nothing_and_nothing_is_scored_twice(flags, tmp_pa
 
 
 def test_sigterm_stops_with_75_and_says_how_to_continue(flags, tmp_path):
-    process = start_score(*flags)
-    wait_until(lambda: len(parts(tmp_path)) >= 20, "20 shards")
+    process = start_until(lambda: len(parts(tmp_path)) >= 20, "20 shards", *flags)
     process.send_signal(signal.SIGTERM)
     told = time.monotonic()
     status, report, err = finish(process)
@@ -87,8 +86,7 @@ def test_sigterm_stops_with_75_and_says_how_to_continue(flags, tmp_path):
 
 
 def test_a_killed_actor_is_replaced_and_the_job_succeeds(flags, tmp_path):
-    process = start_score(*flags)
-    wait_until(lambda: len(parts(tmp_path)) >= 20, "20 shards")
+    process = start_until(lambda: len(parts(tmp_path)) >= 20, "20 shards", *flags)
     os.kill(actors_of(process.pid)[0], signal.SIGKILL)
     status, report, err = finish(process)
     assert status == 0, err

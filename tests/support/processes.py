@@ -63,6 +63,22 @@ def wait_until(condition, what, deadline_s=DEADLINE_S):
     raise AssertionError(f"{what} did not happen within {deadline_s:.0f} s")
 
 
+def start_until(condition, what, *flags):
+    """Start the scoring command and wait for a condition while it runs; gives the process.
+
+    A command that ends with 75 meanwhile (a Ray that dies on a busy machine) is run again, as
+    its message says.
+    """
+    for _ in range(3):
+        process = start_score(*flags)
+        wait_until(lambda: condition() or process.poll() is not None, what)  # noqa: B023
+        if condition():
+            return process
+        status, _, err = finish(process)
+        assert status == 75, f"exit status {status} before {what}: {err}"
+    raise AssertionError(f"{what} did not happen: the command stopped three times; last: {err}")
+
+
 def actors_of(driver_pid):
     """Process ids of the scoring actors below a driver."""
     found = []
