@@ -14,6 +14,7 @@ from batchinfer.tf1 import tf
 from conversion import parity, saved_model
 from conversion.checkpoint import copy_variables
 from conversion.lowering import Lowered, Request, lower, num_nodes
+from conversion.names import Rules
 from conversion.options import ConvertOptions
 from conversion.reference import Reference, check_inputs, read_reference, score_all
 from conversion.rules import read_rules
@@ -34,8 +35,8 @@ def convert(options: ConvertOptions) -> Dict[str, Any]:
     refuse_existing(options.out)
     rules = read_rules(options.rules)
     reference = read_reference(options.reference) if options.reference else None
-    source = open_source(options.source, options.checkpoint)
-    lowered = lower(source, Request(options.inputs, options.outputs, options.signature, rules))
+    source = find_source(options)
+    lowered = lower(source, request_of(options, rules))
     manifest = describe(source, lowered, options.precision)
 
     def fill(folder: str) -> Dict[str, Any]:
@@ -49,6 +50,27 @@ def convert(options: ConvertOptions) -> Dict[str, Any]:
 
     bundle = write_bundle(options.out, manifest, fill)
     return summary(bundle, lowered)
+
+
+def find_source(options: ConvertOptions) -> Source:
+    """What lies at the source, or what its code builds.
+
+    Raises:
+        InputError: see `open_source`.
+    """
+    return open_source(options.source, options.checkpoint)
+
+
+def request_of(options: ConvertOptions, rules: Rules) -> Request:
+    return Request(
+        options.inputs,
+        options.outputs,
+        options.signature,
+        rules,
+        options.precision,
+        options.weights,
+        options.target,
+    )
 
 
 def write_model(folder: str, source: Source, lowered: Lowered) -> None:

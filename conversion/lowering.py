@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Mapping, Tuple
+from typing import Any, Mapping, Optional, Tuple
 
 from batchinfer.errors import InputError
 from batchinfer.signature import Signature
@@ -50,12 +50,18 @@ class Request:
         outputs: tensor by output name; empty takes the signature_def.
         signature: name of the signature_def.
         rules: the user's renames and drops.
+        precision: what bfloat16 becomes.
+        weights: "raw", "ema", or None to refuse a checkpoint that has both.
+        target: where the graph shall run, "gpu" or "cpu".
     """
 
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     signature: str = "serving_default"
     rules: names.Rules = names.NO_RULES
+    precision: str = "float32"
+    weights: Optional[str] = None
+    target: str = "gpu"
 
 
 def lower(source: Source, request: Request) -> Lowered:
@@ -74,7 +80,8 @@ def lower(source: Source, request: Request) -> Lowered:
     initialisers = tables.table_initialisers(graph_def, anchors)
     graph_def, applied = operate(graph_def, anchors + list(initialisers))
     inventory.refuse(graph_def)
-    found = variables.graph_variables(graph_def, variables.saver_keys(source.meta_graph))
+    keys = {**variables.saver_keys(source.meta_graph), **source.keys}
+    found = variables.graph_variables(graph_def, keys)
     mapping = names.assign(read_specs(checkpoint), found, request.rules)
     targets = {one.variable.spec.name: one.target for one in mapping.assignments}
     graph_def = variables.rename_variables(graph_def, targets)

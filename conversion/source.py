@@ -5,8 +5,8 @@ from __future__ import annotations
 import glob
 import hashlib
 import os
-from dataclasses import dataclass
-from typing import Any, List, Optional, Tuple
+from dataclasses import dataclass, field
+from typing import Any, List, Mapping, Optional, Tuple
 
 from google.protobuf.message import DecodeError
 
@@ -23,6 +23,9 @@ KINDS = {
     "tpu_saved_model": "TPU SavedModel {serve, tpu}",
     "meta_graph": "MetaGraph",
     "checkpoint": "checkpoint alone",
+    "model_fn": "model_fn with its checkpoint",
+    "build": "function that builds the model, with its checkpoint",
+    "keras": "Keras model with its weights",
 }
 
 
@@ -35,7 +38,9 @@ class Source:
         path: as the user gave it.
         meta_graph: the MetaGraphDef that is converted; None for a checkpoint alone.
         checkpoint: prefix of the checkpoint that goes with it; None when there is none.
-        graph_file: the file that holds the MetaGraphDef.
+        graph_file: the file that holds the MetaGraphDef; None when it was built from code.
+        keys: checkpoint name by variable name, where something else than the graph's own saver
+            says it, such as the object graph of a Keras checkpoint.
     """
 
     kind: str
@@ -43,6 +48,7 @@ class Source:
     meta_graph: Any
     checkpoint: Optional[str]
     graph_file: Optional[str]
+    keys: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -53,8 +59,10 @@ class Source:
         return os.path.join(self.path, tf.saved_model.ASSETS_DIRECTORY)
 
     def digest(self) -> str:
-        """sha256 over the graph's file and the checkpoint's files, names left out."""
+        """sha256 over the graph (its file, or what code built) and the checkpoint's files."""
         digest = hashlib.sha256()
+        if self.meta_graph is not None and not self.graph_file:
+            digest.update(self.meta_graph.SerializeToString(deterministic=True))
         files = [self.graph_file] if self.graph_file else []
         files += checkpoint_files(self.checkpoint) if self.checkpoint else []
         for name in files:

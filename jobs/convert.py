@@ -10,9 +10,9 @@ if __package__ in (None, ""):
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import argparse
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
-from conversion.options import PRECISIONS, ConvertOptions
+from conversion.options import MODES, PRECISIONS, TARGETS, WEIGHTS, ConvertOptions, ModelCode
 from conversion.parity import DEFAULT_ATOL, DEFAULT_RTOL, Tolerance
 from jobs.command import Parser, pairs, run
 
@@ -22,7 +22,8 @@ def artifact_flags(parser: Parser) -> None:
     parser.add_argument(
         "source",
         metavar="SOURCE",
-        help="a SavedModel folder, or the .meta file of a tpu.rewrite PREDICT graph",
+        help="a SavedModel folder, the .meta file of a tpu.rewrite PREDICT graph, or, with "
+        "--model-fn, --build or --keras, a checkpoint",
     )
     parser.add_argument(
         "--checkpoint",
@@ -48,6 +49,56 @@ def artifact_flags(parser: Parser) -> None:
     parser.add_argument(
         "--rules", metavar="FILE.yaml", help="renames and drops of variables (docs/conversion.md)"
     )
+    parser.add_argument(
+        "--weights",
+        choices=WEIGHTS,
+        help="the variables themselves, or their moving averages, where a checkpoint has both",
+    )
+    parser.add_argument(
+        "--precision", choices=PRECISIONS, default="float32", help="what bfloat16 becomes"
+    )
+    parser.add_argument(
+        "--target", choices=TARGETS, default="gpu", help="where the bundle shall run"
+    )
+    code_flags(parser)
+
+
+def code_flags(parser: Parser) -> None:
+    """The flags that name code which builds the model again."""
+    code = parser.add_argument_group("model code, in place of a graph")
+    code.add_argument(
+        "--model-fn", metavar="MODULE:FUNCTION", help="a model_fn, built again on one device"
+    )
+    code.add_argument(
+        "--build", metavar="MODULE:FUNCTION", help="a function from features to outputs"
+    )
+    code.add_argument(
+        "--keras", metavar="MODULE:FUNCTION", help="a function that returns a Keras model"
+    )
+    code.add_argument("--params", metavar="FILE.yaml", help="the model_fn's params")
+    code.add_argument("--features", metavar="FILE.yaml", help="dtype and shape of each feature")
+    code.add_argument(
+        "--mode", choices=MODES, default="predict", help="whose outputs of the model_fn to take"
+    )
+
+
+def code_of(flags: argparse.Namespace) -> Optional[ModelCode]:
+    """The model code that the flags name; None when a graph is converted.
+
+    Raises:
+        InputError: more than one of them, or their companions without any.
+    """
+    named = [flags.model_fn, flags.build, flags.keras, flags.params, flags.features]
+    if not any(named) and flags.mode == "predict":
+        return None
+    return ModelCode(
+        flags.model_fn or "",
+        flags.build or "",
+        flags.keras or "",
+        flags.params,
+        flags.features,
+        flags.mode,
+    )
 
 
 def read(argv: Any = None) -> argparse.Namespace:
@@ -72,7 +123,9 @@ def read(argv: Any = None) -> argparse.Namespace:
         help="write the bundle even if it does not reproduce the reference",
     )
     parser.add_argument(
-        "--precision", choices=PRECISIONS, default="float32", help="what bfloat16 becomes"
+        "--keep-optimizer",
+        action="store_true",
+        help="write a checkpoint to go on training from beside the bundle",
     )
     return parser.read(argv)
 
@@ -85,6 +138,7 @@ def call(flags: argparse.Namespace) -> Dict[str, Any]:
             source=flags.source,
             out=flags.out,
             checkpoint=flags.checkpoint,
+            code=code_of(flags),
             inputs=pairs(flags.input, "--input"),
             outputs=pairs(flags.output, "--output"),
             signature=flags.signature,
@@ -93,6 +147,9 @@ def call(flags: argparse.Namespace) -> Dict[str, Any]:
             tolerance=Tolerance(flags.atol, flags.rtol),
             allow_parity_failure=flags.allow_parity_failure,
             precision=flags.precision,
+            weights=flags.weights,
+            target=flags.target,
+            keep_optimizer=flags.keep_optimizer,
         )
     )
     if result["parity"] is None:
