@@ -92,7 +92,7 @@ def inspect(source: Source, request: Request, rules_path: Optional[str] = None) 
     """Go through the conversion without writing, and note where it would stop."""
     problems: List[str] = []
     try:
-        require_whole(source)
+        require_whole(source, request)
     except InputError as error:
         problems.append(str(error))
     if source.meta_graph is None:

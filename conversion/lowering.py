@@ -7,7 +7,8 @@ from typing import Any, Mapping, Optional, Tuple
 
 from batchinfer.errors import InputError
 from batchinfer.signature import Signature
-from conversion import inventory, names, tables, tensors, variables
+from conversion import contents, inventory, names, tables, tensors, variables
+from conversion.candidates import looks_like_training
 from conversion.checkpoint import read_specs
 from conversion.graph import Edge
 from conversion.source import KINDS, Source
@@ -72,7 +73,7 @@ def lower(source: Source, request: Request) -> Lowered:
         UnsupportedOpsError: ops that a CPU or GPU cannot run, all of them.
         MappingError: variables that do not match one to one, all of them.
     """
-    checkpoint = require_whole(source)
+    checkpoint = require_whole(source, request)
     original = source.meta_graph.graph_def
     chosen = tensors.choose_tensors(source, request.inputs, request.outputs, request.signature)
     graph_def, chosen = tensors.anchor(original, chosen, source.path)
@@ -99,19 +100,26 @@ def lower(source: Source, request: Request) -> Lowered:
     )
 
 
-def require_whole(source: Source) -> str:
-    """The checkpoint of a source that has a graph as well.
+def require_whole(source: Source, request: Request) -> str:
+    """The checkpoint of a source that has a graph for prediction as well.
 
     Raises:
         InputError: with what is missing.
     """
     if source.meta_graph is None:
-        raise InputError(
-            f"{source.path} is a {KINDS[source.kind]}, which says nothing about the "
-            "graph; expected a PREDICT MetaGraph (.meta) with --checkpoint, or a SavedModel "
-            "folder. "
-            f"See what is inside with: python jobs/inspect.py {source.path}"
+        why = (
+            f"{source.path} is a {KINDS[source.kind]}, which says nothing about the graph; expected "
+            "a SavedModel folder, a PREDICT MetaGraph (.meta) with --checkpoint, or model code."
         )
+        raise InputError(contents.refusal(source, why))
+    bare = not request.inputs and not source.meta_graph.signature_def
+    if bare and looks_like_training(source.meta_graph.graph_def):
+        why = (
+            f"{source.path} is a training graph: it holds an optimizer or a training loop, and no "
+            "signature_def. Dropout and the statistics of batches are in it, so it predicts "
+            "nothing. (If it does hold a predictor, name its tensors with --input and --output.)"
+        )
+        raise InputError(contents.refusal(source, why))
     if source.checkpoint is None:
         raise InputError(
             f"{source.path} has no checkpoint in it or beside it; name one with --checkpoint "

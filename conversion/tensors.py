@@ -9,7 +9,7 @@ from typing import Any, Dict, List, Mapping, Tuple
 from batchinfer.errors import InputError
 from batchinfer.signature import Signature, TensorSpec
 from batchinfer.tf1 import tf
-from conversion.candidates import candidates, flags_for, looks_like_training
+from conversion.candidates import candidates, flags_for
 from conversion.graph import Edge, close_names, copied
 from conversion.source import Source
 
@@ -73,12 +73,6 @@ def _no_signature(source: Source, signature: str, found: List[str]) -> str:
         return (
             f"{source.path} has no signature {signature!r}; it has {', '.join(sorted(found))}. "
             "Name one with --signature."
-        )
-    if looks_like_training(source.meta_graph.graph_def):
-        return (
-            f"{source.path} has no signature_def and holds an optimizer or a training loop; "
-            "expected a PREDICT graph of tpu.rewrite, or a SavedModel export. If it does hold a "
-            "predictor, name its tensors with --input and --output."
         )
     inputs, outputs = candidates(source.meta_graph.graph_def)
     return (

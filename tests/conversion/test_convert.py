@@ -300,22 +300,6 @@ def test_a_signature_that_is_not_there_is_answered_with_those_that_are(artifacts
         convert(options(artifacts, "tpu_float32", tmp_path / "b", signature="wrong"))
 
 
-def test_a_training_graph_is_recognised_before_its_tensors_are_named(tmp_path):
-    def train(x, w):
-        tf.train.AdamOptimizer().minimize(tf.reduce_sum(w * tf.reduce_sum(x)))
-
-    path = save_graph(tmp_path, train)
-    with pytest.raises(
-        InputError, match="holds an optimizer or a training loop; expected a PREDICT"
-    ):
-        convert(ConvertOptions(path, str(tmp_path / "b")))
-
-
-def test_a_checkpoint_alone_is_refused_with_what_is_needed(artifacts, tmp_path):
-    with pytest.raises(InputError, match=r"checkpoint alone.*expected a PREDICT MetaGraph"):
-        convert(options(artifacts, "checkpoint", tmp_path / "b"))
-
-
 def test_a_graph_without_a_checkpoint_is_refused(tmp_path):
     path = tpu_models.save_rewrite_graph(str(tmp_path / "alone.meta"), tf.float32)
     with pytest.raises(InputError, match="has no checkpoint in it or beside it"):
