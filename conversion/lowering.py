@@ -108,8 +108,9 @@ def require_whole(source: Source, request: Request) -> str:
     """
     if source.meta_graph is None:
         why = (
-            f"{source.path} is a {KINDS[source.kind]}, which says nothing about the graph; expected "
-            "a SavedModel folder, a PREDICT MetaGraph (.meta) with --checkpoint, or model code."
+            f"{source.path} is a {KINDS[source.kind]}, which says nothing about the graph; "
+            "expected a SavedModel folder, a PREDICT MetaGraph (.meta) with --checkpoint, or "
+            "model code."
         )
         raise InputError(contents.refusal(source, why))
     bare = not request.inputs and not source.meta_graph.signature_def

@@ -1,4 +1,4 @@
-"""What is said of a training graph and of a bare checkpoint: what is inside, and what would work."""
+"""What is said of a training graph and a bare checkpoint: what is inside, what would work."""
 
 from __future__ import annotations
 
