@@ -1,0 +1,166 @@
+"""A model written like TPU code -> its checkpoint, its run without a TPU, and every input form.
+
+A model is a module with
+
+    FEATURES                        dtype and row shape by name: {"ids": ("int32", (16,))}
+    params()                        what its training script would pass; plain values
+    make_features(num_rows, seed)   arrays by name, as FEATURES says
+    make_labels(num_rows, seed)     arrays by name; {} where the labels are features
+    model_fn(features, labels, mode, params)
+
+and, where the host does work before the TPU (string lookups), `host(features)`: raw tensors to
+those that model_fn takes. TensorFlow's own API builds every graph; nothing is patched.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any, Dict, Mapping, Optional
+
+import numpy as np
+import tensorflow as tf
+
+SEED = 20
+TRAIN_STEPS = 3
+FORMS = ("serve", "tpu", "rewrite", "replicate", "model_fn", "training_meta", "checkpoint")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What converting one input form has to give.
+
+    Attributes:
+        refused: words of the error; "" when the form converts.
+        batch: "dynamic", or "fixed" where the batch stays as it was traced.
+        atol: of scale, the largest value of the reference and at least 1.
+    """
+
+    refused: str = ""
+    batch: str = "dynamic"
+    atol: float = 1e-6
+
+
+# What no model's predictions can be taken from.
+ALONE = {
+    "training_meta": Form(refused="training"),
+    "checkpoint": Form(refused="checkpoint alone"),
+}
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model in one variant, and what each of its input forms has to give.
+
+    Attributes:
+        name: unique; names folders and tests.
+        module: the module described above.
+        forms: `Form` by the name of the input form, one of `FORMS`.
+        tpu_params: params of the TPU graphs alone, such as their precision.
+        batch_rows: rows that static graphs are traced with.
+        replicas: cores that `replicate` and `training_meta` are built for.
+        weights: None, or what is chosen of a checkpoint with moving averages: "raw" or "ema".
+        file_params: params of the model_fn form alone, such as a path that is long gone.
+    """
+
+    name: str
+    module: Any
+    forms: Mapping[str, Form]
+    tpu_params: Mapping[str, Any] = field(default_factory=dict)
+    batch_rows: int = 4
+    replicas: int = 2
+    weights: Optional[str] = None
+    file_params: Mapping[str, Any] = field(default_factory=dict)
+
+    def params(self, use_tpu: bool, batch_rows: int) -> Dict[str, Any]:
+        """What TPUEstimator hands to model_fn."""
+        changes = self.tpu_params if use_tpu else {}
+        return {**self.module.params(), **changes, "use_tpu": use_tpu, "batch_size": batch_rows}
+
+    def placeholders(self, num_rows: Optional[int]) -> Dict[str, Any]:
+        return {
+            name: tf.placeholder(dtype, (num_rows,) + tuple(shape), name=name)
+            for name, (dtype, shape) in sorted(self.module.FEATURES.items())
+        }
+
+    def host(self, features: Mapping[str, Any]) -> Dict[str, Any]:
+        """What the host does before the TPU's part."""
+        return dict(getattr(self.module, "host", dict)(features))
+
+
+def train(model: Model, folder: str) -> str:
+    """A few steps of the true optimizer on the host; returns the checkpoint's prefix."""
+    rows = model.batch_rows
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(SEED)
+        np.random.seed(SEED)
+        step = tf.train.get_or_create_global_step()
+        features = constants(model.module.make_features(rows, SEED))
+        labels = constants(model.module.make_labels(rows, SEED))
+        params = model.params(use_tpu=False, batch_rows=rows)
+        spec = model.module.model_fn(
+            model.host(features), labels, tf.estimator.ModeKeys.TRAIN, params
+        )
+        if spec.scaffold_fn:
+            spec.scaffold_fn()
+        session.run([tf.global_variables_initializer(), tf.tables_initializer()])
+        for _ in range(TRAIN_STEPS):
+            session.run(spec.train_op)
+        return tf.train.Saver().save(
+            session, os.path.join(folder, "model.ckpt"), global_step=step, write_meta_graph=False
+        )
+
+
+def constants(arrays: Mapping[str, Any]) -> Dict[str, Any]:
+    return {name: tf.constant(array) for name, array in sorted(arrays.items())}
+
+
+def reference(model: Model, checkpoint: str, features: Mapping[str, Any]) -> Dict[str, Any]:
+    """Predictions of the model run without a TPU, in float32 and in one batch."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        fed = model.placeholders(None)
+        params = model.params(use_tpu=False, batch_rows=len(next(iter(features.values()))))
+        spec = model.module.model_fn(model.host(fed), None, tf.estimator.ModeKeys.PREDICT, params)
+        saver = predict_saver(spec, model.weights)
+        session.run(tf.tables_initializer())
+        saver.restore(session, checkpoint)
+        return session.run(spec.predictions, {fed[name]: features[name] for name in fed})
+
+
+def predict_saver(spec: Any, weights: Optional[str] = None) -> Any:
+    """The scaffold's saver where model_fn gives one; else the variables or their averages."""
+    scaffold = spec.scaffold_fn() if spec.scaffold_fn else None
+    if scaffold is not None and scaffold.saver is not None:
+        return scaffold.saver
+    if weights == "ema":
+        return tf.train.Saver(tf.train.ExponentialMovingAverage(0.9).variables_to_restore())
+    return tf.train.Saver()
+
+
+class Prepared:
+    """One model's checkpoint and forms on disk, each made when it is first asked for."""
+
+    def __init__(self, model: Model, folder: str) -> None:
+        self.model = model
+        self.folder = folder
+        os.makedirs(folder)
+        self.checkpoint = train(model, folder)
+        self._forms: Dict[str, Dict[str, Any]] = {}
+        self._references: Dict[int, Any] = {}
+
+    def form(self, name: str) -> Dict[str, Any]:
+        """The arguments of `ConvertOptions` for one input form, but for `out`."""
+        from tests.conversion.models import forms
+
+        if name not in self._forms:
+            made = getattr(forms, name)(self.model, self.checkpoint, self.folder)
+            self._forms[name] = {"weights": self.model.weights, **made}
+        return self._forms[name]
+
+    def reference(self, num_rows: int) -> Any:
+        """Seeded rows that training did not see, and the predictions for them."""
+        if num_rows not in self._references:
+            features = self.model.module.make_features(num_rows, seed=3)
+            predictions = reference(self.model, self.checkpoint, features)
+            self._references[num_rows] = features, predictions
+        return self._references[num_rows]

@@ -1,0 +1,62 @@
+"""Models as people write them for TPUs: every input form against the run without a TPU."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from batchinfer.bundle import Bundle
+from batchinfer.errors import InputError
+from tests.conversion.models import scoring
+from tests.conversion.models.harness import Prepared
+from tests.conversion.models.text import TEXT
+from tests.conversion.models.vision import VISION
+
+CASES = [(model, form) for model in TEXT + VISION for form in model.forms]
+CONVERTED = [case for case in CASES if not case[0].forms[case[1]].refused]
+REFUSED = [case for case in CASES if case[0].forms[case[1]].refused]
+PENDING = {"replicate", "model_fn"}  # forms whose part of the converter has not landed
+
+
+def cases(chosen):
+    return [
+        pytest.param(
+            model,
+            form,
+            id=f"{model.name}-{form}",
+            marks=[pytest.mark.xfail(reason="not landed")] if form in PENDING else [],
+        )
+        for model, form in chosen
+    ]
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """Each model's checkpoint and forms, made once."""
+    folder, made = str(tmp_path_factory.mktemp("models")), {}
+
+    def prepare(model):
+        if model.name not in made:
+            made[model.name] = Prepared(model, os.path.join(folder, model.name))
+        return made[model.name]
+
+    return prepare
+
+
+@pytest.mark.parametrize("model, form", cases(CONVERTED))
+def test_every_form_of_a_model_gives_the_predictions_of_its_run_without_a_tpu(
+    prepared, tmp_path, model, form
+):
+    out = str(tmp_path / "bundle")
+    scoring.convert_form(prepared(model), form, out)
+    assert scoring.worst_difference(prepared(model), out) <= model.forms[form].atol
+    assert Bundle.open(out).manifest["batch"]["kind"] == model.forms[form].batch
+
+
+@pytest.mark.parametrize("model, form", cases(REFUSED))
+def test_what_holds_no_predictor_is_refused(prepared, tmp_path, model, form):
+    with pytest.raises(InputError) as caught:
+        scoring.convert_form(prepared(model), form, str(tmp_path / "bundle"))
+    assert model.forms[form].refused in str(caught.value)
+    assert os.listdir(str(tmp_path)) == []
