@@ -9,6 +9,7 @@ from conversion.graph import GraphView, check
 from conversion.surgery import (
     cross_replica,
     delete_bookkeeping,
+    dilated_depthwise,
     guarantee_const,
     inline_functions,
     replicated_io,
@@ -27,6 +28,7 @@ REWRITES = (
     delete_bookkeeping.REWRITE,
     resource_variables.REWRITE,
     retype_bfloat16.REWRITE,
+    dilated_depthwise.REWRITE,
     sweep.REWRITE,  # again, for what only the deleted nodes needed
     scrub.REWRITE,
 )
