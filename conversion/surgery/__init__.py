@@ -10,6 +10,7 @@ from conversion.surgery import (
     cross_replica,
     delete_bookkeeping,
     dilated_depthwise,
+    einsum,
     guarantee_const,
     inline_functions,
     replicated_io,
@@ -29,6 +30,7 @@ REWRITES = (
     resource_variables.REWRITE,
     retype_bfloat16.REWRITE,
     dilated_depthwise.REWRITE,
+    einsum.REWRITE,
     sweep.REWRITE,  # again, for what only the deleted nodes needed
     scrub.REWRITE,
 )
