@@ -7,13 +7,16 @@ arguments of `ConvertOptions` that convert it.
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any, Dict
 
 import tensorflow as tf
 import yaml
+from tensorflow_estimator.python.estimator.tpu import tpu_estimator
 
 from tests.conversion.models.harness import Model, constants, predict_saver
 
+EXPORT_APIS = tpu_estimator.ExportSavedModelApiVersion
 PREDICT = tf.estimator.ModeKeys.PREDICT
 
 
@@ -33,7 +36,8 @@ def rewrite(model: Model, checkpoint: str, folder: str) -> Dict[str, Any]:
     def build(computation: Any, inputs: Any) -> Any:
         return tf.tpu.rewrite(computation, inputs)
 
-    return _save_predict_graph(model, checkpoint, os.path.join(folder, "rewrite.meta"), build)
+    path = os.path.join(folder, "rewrite.meta")
+    return _save_predict_graph(model, checkpoint, path, build, replicas=1)
 
 
 def replicate(model: Model, checkpoint: str, folder: str) -> Dict[str, Any]:
@@ -42,7 +46,8 @@ def replicate(model: Model, checkpoint: str, folder: str) -> Dict[str, Any]:
     def build(computation: Any, inputs: Any) -> Any:
         return tf.tpu.batch_parallel(computation, inputs, num_shards=model.replicas)
 
-    return _save_predict_graph(model, checkpoint, os.path.join(folder, "replicate.meta"), build)
+    path = os.path.join(folder, "replicate.meta")
+    return _save_predict_graph(model, checkpoint, path, build, replicas=model.replicas)
 
 
 def model_fn(model: Model, checkpoint: str, folder: str) -> Dict[str, Any]:
@@ -80,7 +85,9 @@ def checkpoint(model: Model, checkpoint: str, folder: str) -> Dict[str, Any]:
     return {"source": checkpoint}
 
 
-def _save_predict_graph(model: Model, checkpoint: str, path: str, build: Any) -> Dict[str, Any]:
+def _save_predict_graph(
+    model: Model, checkpoint: str, path: str, build: Any, replicas: int
+) -> Dict[str, Any]:
     """Write the MetaGraph; name the tensors as a user has to."""
     names = sorted(model.module.FEATURES)
     found: Dict[str, Any] = {}
@@ -88,11 +95,13 @@ def _save_predict_graph(model: Model, checkpoint: str, path: str, build: Any) ->
         fed = model.placeholders(model.batch_rows)
         on_host = model.host(fed)
         keys = sorted(on_host)
+        on_core = model.on_core(replicas)
 
         def computation(*tensors: Any) -> Any:
             rows = int(tensors[0].shape[0])
             params = model.params(use_tpu=True, batch_rows=rows)
-            spec = model.module.model_fn(dict(zip(keys, tensors)), None, PREDICT, params)
+            features = on_core(dict(zip(keys, tensors)))
+            spec = model.module.model_fn(features, None, PREDICT, params)
             found.update(spec=spec, names=sorted(spec.predictions))
             return [spec.predictions[name] for name in found["names"]]
 
@@ -134,6 +143,7 @@ def _export(model: Model, checkpoint: str, folder: str, with_cpu_graph: bool) ->
         predict_batch_size=8,
         export_to_tpu=True,
         export_to_cpu=with_cpu_graph,
+        export_saved_model_api_version=EXPORT_APIS[getattr(model.module, "EXPORT_API", "V1")],
     )
     return estimator.export_saved_model(folder, receiver, checkpoint_path=checkpoint).decode()
 
@@ -148,11 +158,12 @@ def _training_loop(model: Model) -> None:
         tuple_types=[one.dtype for one in flat], tuple_shapes=[one.shape for one in flat]
     )
     queue.set_number_of_shards(model.replicas)
+    on_core = model.on_core(model.replicas)
 
     def step(loss: Any, *tensors: Any) -> Any:
         fed, wanted = tf.nest.pack_sequence_as([on_host, labels], list(tensors))
         params = model.params(use_tpu=True, batch_rows=rows // model.replicas)
-        spec = model.module.model_fn(fed, wanted, tf.estimator.ModeKeys.TRAIN, params)
+        spec = model.module.model_fn(on_core(fed), wanted, tf.estimator.ModeKeys.TRAIN, params)
         with tf.control_dependencies([spec.train_op]):
             sent = tf.contrib.tpu.outfeed_enqueue_tuple([spec.loss])
         with tf.control_dependencies([sent]):
@@ -161,7 +172,9 @@ def _training_loop(model: Model) -> None:
     def on_each_core() -> Any:
         return tf.contrib.tpu.repeat(10, step, [0.0], infeed_queue=queue)
 
-    tf.tpu.shard(on_each_core, num_shards=model.replicas, outputs_from_all_shards=False)
+    with warnings.catch_warnings():  # gradients of lookups are made dense, as on any TPU
+        warnings.filterwarnings("ignore", "Converting sparse IndexedSlices")
+        tf.tpu.shard(on_each_core, num_shards=model.replicas, outputs_from_all_shards=False)
     queue.split_inputs_and_generate_enqueue_ops(flat)
 
 

@@ -9,7 +9,10 @@ A model is a module with
     model_fn(features, labels, mode, params)
 
 and, where the host does work before the TPU (string lookups), `host(features)`: raw tensors to
-those that model_fn takes. TensorFlow's own API builds every graph; nothing is patched.
+those that model_fn takes; where each core gets more than the host sends (TPU embedding),
+`on_core(batch_rows, replicas)`: a function over the features there. `EXPORT_API = "V2"` says that
+model_fn itself places its TPU part when exported. TensorFlow's own API builds every graph;
+nothing is patched.
 """
 
 from __future__ import annotations
@@ -87,6 +90,11 @@ class Model:
         """What the host does before the TPU's part."""
         return dict(getattr(self.module, "host", dict)(features))
 
+    def on_core(self, replicas: int) -> Any:
+        """What each core adds to the features that the host sends."""
+        made = getattr(self.module, "on_core", None)
+        return made(self.batch_rows, replicas) if made else dict
+
 
 def train(model: Model, folder: str) -> str:
     """A few steps of the true optimizer on the host; returns the checkpoint's prefix."""
@@ -115,16 +123,22 @@ def constants(arrays: Mapping[str, Any]) -> Dict[str, Any]:
     return {name: tf.constant(array) for name, array in sorted(arrays.items())}
 
 
-def reference(model: Model, checkpoint: str, features: Mapping[str, Any]) -> Dict[str, Any]:
-    """Predictions of the model run without a TPU, in float32 and in one batch."""
+def reference(model: Model, checkpoint: str, features: Mapping[str, Any]) -> Any:
+    """The model run without a TPU, in float32 and in one batch.
+
+    Returns:
+        The predictions, and the features as the host hands them to model_fn.
+    """
     with tf.Graph().as_default(), tf.Session() as session:
         fed = model.placeholders(None)
         params = model.params(use_tpu=False, batch_rows=len(next(iter(features.values()))))
-        spec = model.module.model_fn(model.host(fed), None, tf.estimator.ModeKeys.PREDICT, params)
+        on_host = model.host(fed)
+        spec = model.module.model_fn(dict(on_host), None, tf.estimator.ModeKeys.PREDICT, params)
         saver = predict_saver(spec, model.weights)
         session.run(tf.tables_initializer())
         saver.restore(session, checkpoint)
-        return session.run(spec.predictions, {fed[name]: features[name] for name in fed})
+        feeds = {fed[name]: features[name] for name in fed}
+        return session.run([spec.predictions, on_host], feeds)
 
 
 def predict_saver(spec: Any, weights: Optional[str] = None) -> Any:
@@ -140,11 +154,10 @@ def predict_saver(spec: Any, weights: Optional[str] = None) -> Any:
 class Prepared:
     """One model's checkpoint and forms on disk, each made when it is first asked for."""
 
-    def __init__(self, model: Model, folder: str) -> None:
+    def __init__(self, model: Model, folder: str, checkpoint: str) -> None:
         self.model = model
         self.folder = folder
-        os.makedirs(folder)
-        self.checkpoint = train(model, folder)
+        self.checkpoint = checkpoint
         self._forms: Dict[str, Dict[str, Any]] = {}
         self._references: Dict[int, Any] = {}
 
@@ -157,10 +170,29 @@ class Prepared:
             self._forms[name] = {"weights": self.model.weights, **made}
         return self._forms[name]
 
-    def reference(self, num_rows: int) -> Any:
-        """Seeded rows that training did not see, and the predictions for them."""
+    def reference(self, num_rows: int, form: str) -> Any:
+        """Seeded rows that training did not see, as a form takes them, and their predictions."""
         if num_rows not in self._references:
-            features = self.model.module.make_features(num_rows, seed=3)
-            predictions = reference(self.model, self.checkpoint, features)
-            self._references[num_rows] = features, predictions
-        return self._references[num_rows]
+            raw = self.model.module.make_features(num_rows, seed=3)
+            self._references[num_rows] = (raw, *reference(self.model, self.checkpoint, raw))
+        raw, predictions, on_host = self._references[num_rows]
+        return (on_host if form == "model_fn" else raw), predictions
+
+
+class Workshop:
+    """Prepared models, each made once; variants of one module share its checkpoint."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self._checkpoints: Dict[str, str] = {}
+        self._prepared: Dict[str, Prepared] = {}
+
+    def prepare(self, model: Model) -> Prepared:
+        if model.name not in self._prepared:
+            folder = os.path.join(self.folder, model.name)
+            os.makedirs(folder)
+            module = model.module.__name__
+            if module not in self._checkpoints:
+                self._checkpoints[module] = train(model, folder)
+            self._prepared[model.name] = Prepared(model, folder, self._checkpoints[module])
+        return self._prepared[model.name]

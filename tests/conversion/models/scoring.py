@@ -25,7 +25,7 @@ def batch_sizes(prepared: Prepared) -> List[int]:
     return [1, rows, rows - 1, 2 * rows + 1]
 
 
-def worst_difference(prepared: Prepared, path: str) -> float:
+def worst_difference(prepared: Prepared, form: str, path: str) -> float:
     """Largest |bundle - reference| over all sizes and outputs, of the output's scale.
 
     The scale is the largest |reference|, and at least 1. Integers and strings have to be equal.
@@ -34,7 +34,7 @@ def worst_difference(prepared: Prepared, path: str) -> float:
         AssertionError: an output is missing, or has another dtype or shape.
     """
     bundle = Bundle.open(path)
-    features, expected = prepared.reference(2 * prepared.model.batch_rows + 1)
+    features, expected = prepared.reference(2 * prepared.model.batch_rows + 1, form)
     worst = 0.0
     for size in batch_sizes(prepared):
         fed = {name: array[:size] for name, array in features.items()}
