@@ -31,12 +31,6 @@ def contraction(equation: str, tensors: Sequence[Any]) -> Optional[Any]:
     return product(terms[0], terms[1], output)
 
 
-def explicit(equation: str) -> str:
-    """The equation without spaces and with its output, as Einsum wants it."""
-    inputs, arrow, output = equation.replace(" ", "").partition("->")
-    return f"{inputs}->{output if arrow else _implicit_output(inputs)}"
-
-
 @dataclass(frozen=True)
 class Term:
     """A tensor and a label per dimension; the first label of an operand is its batch."""
@@ -47,7 +41,7 @@ class Term:
 
 def labelled(equation: str, tensors: Sequence[Any]) -> Optional[Tuple[List[Term], str]]:
     """The operands with their labels and the output's labels; None for what stays."""
-    inputs, _, output = explicit(equation).partition("->")
+    inputs, _, output = equation.partition("->")
     parts = inputs.split(",")
     if len(parts) != len(tensors) or len(parts) > 2:
         return None
@@ -64,13 +58,6 @@ def labelled(equation: str, tensors: Sequence[Any]) -> Optional[Tuple[List[Term]
     found = [label for label in ELLIPSIS_LABELS if any(label in term.labels for term in terms)]
     output = output.replace(ELLIPSIS, "".join(found))
     return (terms, output) if len(set(output)) == len(output) else None
-
-
-def _implicit_output(inputs: str) -> str:
-    """Without an arrow: the dimensions of `...`, then the labels that come once, sorted."""
-    letters = inputs.replace(ELLIPSIS, "").replace(",", "")
-    once = sorted(label for label in set(letters) if letters.count(label) == 1)
-    return (ELLIPSIS if ELLIPSIS in inputs else "") + "".join(once)
 
 
 def _expanded(part: str, tensor: Any) -> Optional[str]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any, List, Optional, Tuple
 
-from conversion.contraction import contraction, explicit
+from batchinfer.tf1 import tf
+from conversion.contraction import contraction
 from conversion.graft import Site, graft
-from conversion.graph import GraphView, changed
+from conversion.graph import GraphView
 from conversion.surgery.rewrite import Rewrite
 from conversion.tf_internals import attr_value
+
+OPS = ("Einsum", "XlaEinsum")
 
 
 def einsum(view: GraphView) -> Tuple[Any, int]:
@@ -18,24 +21,14 @@ def einsum(view: GraphView) -> Tuple[Any, int]:
     cannot be written as one matrix product (a label twice in one operand, `...` for dimensions of
     unknown number) stays an Einsum.
     """
-    graph_def, _ = changed(view.graph_def, _become_einsum)
-    made, count = graft(GraphView(graph_def, view.roots), {"Einsum": _build})
-    renamed = any(node.op == "XlaEinsum" for node in view.graph_def.node)
-    return (made, count) if count or renamed else (view.graph_def, 0)
-
-
-def _become_einsum(node: Any) -> bool:
-    """XlaEinsum, of which TensorFlow does not know the shape, as the op of which it does."""
-    if node.op != "XlaEinsum":
-        return False
-    node.op = "Einsum"
-    node.attr["N"].i = 2
-    node.attr["equation"].s = explicit(node.attr["equation"].s.decode()).encode()
-    return True
+    return graft(view, dict.fromkeys(OPS, _build))
 
 
 def _build(site: Site) -> Optional[List[Any]]:
-    made = contraction(attr_value(site.node, "equation").s.decode(), site.inputs)
+    equation = attr_value(site.node, "equation").s.decode()
+    made = contraction(equation, site.inputs)
+    if made is None and site.node.op == "XlaEinsum":
+        made = tf.raw_ops.Einsum(inputs=list(site.inputs), equation=equation)
     return None if made is None else [made]
 
 
