@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Callable, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from batchinfer.tf1 import tf
@@ -20,14 +20,26 @@ class Site:
         node: the NodeDef; its attributes are read with `attr_value`.
         inputs: its inputs, as placeholders of the scratch graph that the builder adds to. Dtypes
             are exact; shapes are as inferred, and unknown inside functions.
-        values: the inputs that are constants, as arrays; None for the others.
         functions: the library's functions by name.
+        op: the node in the graph where shapes are inferred; None inside functions.
     """
 
     node: Any
     inputs: Tuple[Any, ...]
-    values: Tuple[Optional[Any], ...]
     functions: Mapping[str, Any]
+    op: Optional[Any]
+    _constants: Callable[[int], Optional[Any]]
+    _taps: Dict[str, str] = field(default_factory=dict)
+
+    def value(self, index: int) -> Optional[Any]:
+        """An input as an array where it is a constant; else None."""
+        return self._constants(index)
+
+    def tap(self, tensor: Any) -> Any:
+        """Another tensor of `op`'s graph, for the replacement to read."""
+        made = tf.placeholder(tensor.dtype.base_dtype, tensor.shape, name="tap")
+        self._taps[made.op.name] = str(Edge(tensor.op.name, tensor.value_index))
+        return made
 
 
 # Gives the node's outputs, or None to leave the node as it is.
@@ -35,8 +47,10 @@ Builder = Callable[[Site], Optional[Sequence[Any]]]
 
 
 def graft(view: GraphView, builders: Mapping[str, Builder]) -> Tuple[Any, int]:
-    """Replace the nodes of some ops, in the main graph and in functions; shapes are inferred anew
-    while that helps: behind an `Xla*` op TensorFlow knows the shape when the op is replaced.
+    """Replace the nodes of some ops, in the main graph and in functions.
+
+    Shapes are inferred again while `Xla*` ops are replaced: behind some of them TensorFlow knows
+    the shape only then.
 
     Args:
         builders: what builds the replacement, by op.
@@ -46,10 +60,10 @@ def graft(view: GraphView, builders: Mapping[str, Builder]) -> Tuple[Any, int]:
     """
     graph_def, count = view.graph_def, 0
     while True:
-        view = GraphView(graph_def, view.roots)
-        graph_def, found = _graft_main(view, builders)
+        graph_def, found = _graft_main(GraphView(graph_def, view.roots), builders)
         count += found
-        if not found or not any(node.op in builders for node in graph_def.node):
+        left = {node.op for node in graph_def.node} & set(builders)
+        if not found or not any(op.startswith("Xla") for op in left):
             break
     made = copied(graph_def)
     in_functions = sum(
@@ -63,14 +77,13 @@ def _graft_main(view: GraphView, builders: Mapping[str, Builder]) -> Tuple[Any, 
         return view.graph_def, 0
     graph = _inferred(view.graph_def)
 
-    def look(node: Any) -> Tuple[List[Any], List[Any]]:
-        inputs = graph.get_operation_by_name(node.name).inputs
-        return (
-            [(tensor.dtype.base_dtype, tensor.shape) for tensor in inputs],
-            [tf.get_static_value(tensor) for tensor in inputs],
-        )
+    def look(node: Any) -> Site:
+        op = graph.get_operation_by_name(node.name)
+        types = [(tensor.dtype.base_dtype, tensor.shape) for tensor in op.inputs]
+        constants = lambda index: tf.get_static_value(op.inputs[index])  # noqa: E731
+        return Site(node, _placeholders(types), view.functions, op, constants)
 
-    nodes, moved, count = _grafted(view, view.graph_def.node, builders, look, _main_edge)
+    nodes, moved, count = _grafted(view.graph_def.node, builders, look, _main_edge)
     if not count:
         return view.graph_def, 0
     made = copied(with_nodes(view.graph_def, nodes))
@@ -81,16 +94,17 @@ def _graft_main(view: GraphView, builders: Mapping[str, Builder]) -> Tuple[Any, 
 
 def _graft_function(view: GraphView, function: Any, builders: Mapping[str, Builder]) -> int:
     """In place; the number of nodes replaced."""
-    if not any(node.op in builders for node in function.node_def):
-        return 0
     body = {node.name: node for node in function.node_def}
 
-    def look(node: Any) -> Tuple[List[Any], List[Any]]:
+    def look(node: Any) -> Site:
         data = [text for text in node.input if not text.startswith("^")]
-        unknown = [(dtype, tf.TensorShape(None)) for dtype in input_dtypes(node)]
-        return unknown, [_constant(body, text) for text in data]
+        types = [(dtype, tf.TensorShape(None)) for dtype in input_dtypes(node)]
+        constants = lambda index: _constant(body, data[index])  # noqa: E731
+        return Site(node, _placeholders(types), view.functions, None, constants)
 
-    nodes, moved, count = _grafted(view, function.node_def, builders, look, _function_edge)
+    nodes, moved, count = _grafted(function.node_def, builders, look, _function_edge)
+    if not count:
+        return 0
     del function.node_def[:]
     function.node_def.extend(nodes)
     moved.update({old[: -len(":0")]: new for old, new in moved.items() if old.endswith(":0")})
@@ -101,11 +115,14 @@ def _graft_function(view: GraphView, function: Any, builders: Mapping[str, Build
     return count
 
 
+def _placeholders(types: List[Tuple[Any, Any]]) -> Tuple[Any, ...]:
+    return tuple(tf.placeholder(dtype, shape, name="in") for dtype, shape in types)
+
+
 def _grafted(
-    view: GraphView,
     nodes: Any,
     builders: Mapping[str, Builder],
-    look: Callable[[Any], Tuple[List[Any], List[Any]]],
+    look: Callable[[Any], Site],
     edge: Callable[[Any, int], str],
 ) -> Tuple[List[Any], Dict[str, str], int]:
     """The nodes after the replacement, where edges have moved to, and the number replaced."""
@@ -115,49 +132,42 @@ def _grafted(
     moved: Dict[str, str] = {}
     count = 0
     for node in nodes:
-        built = _build(view, node, builders[node.op], *look(node)) if node.op in builders else None
-        if built is None:
+        with tf.Graph().as_default():
+            site = look(node) if node.op in builders else None
+            results = _results(site, builders[node.op]) if site else None
+        if site is None or results is None:
             made.append(node)
             continue
         count += 1
-        added, results = _renamed(node, built, names, edge, in_frames)
+        added, edges = _renamed(site, results, names, edge, in_frames)
         names.update(one.name for one in added)
         made += added
-        for index, result in enumerate(results):
-            moved[edge(node, index)] = result
+        moved.update({edge(node, index): new for index, new in enumerate(edges)})
     return made, {old: new for old, new in moved.items() if old != new}, count
 
 
-def _build(
-    view: GraphView, node: Any, builder: Builder, types: List[Any], values: List[Any]
-) -> Optional[Tuple[Any, List[str], List[Any]]]:
-    """The scratch graph, the names of its placeholders, and its results."""
-    with tf.Graph().as_default() as scratch:
-        inputs = tuple(tf.placeholder(dtype, shape, name="in") for dtype, shape in types)
-        results = builder(Site(node, inputs, tuple(values), view.functions))
-        if results is None:
-            return None
-        given = {tensor.op.name for tensor in inputs}
-        results = [tf.identity(result) if result.op.name in given else result for result in results]
-        if len(results[0].op.outputs) > 1:  # its node takes the name of the replaced one
-            results[0] = tf.identity(results[0])
-        return scratch, [tensor.op.name for tensor in inputs], results
+def _results(site: Site, builder: Builder) -> Optional[List[Any]]:
+    """What the builder gives; the first from a node that can take the replaced node's name."""
+    results = builder(site)
+    if results is None:
+        return None
+    made = [tf.identity(one) if one.op.type == "Placeholder" else one for one in results]
+    if len(made[0].op.outputs) > 1:
+        made[0] = tf.identity(made[0])
+    return made
 
 
 def _renamed(
-    node: Any, built: Any, taken: Any, edge: Callable[[Any, int], str], in_frames: bool
+    site: Site, results: List[Any], taken: Any, edge: Callable[[Any, int], str], in_frames: bool
 ) -> Tuple[List[Any], List[str]]:
     """The scratch graph's nodes under the replaced node's name, and the edges to its results."""
-    scratch, placeholders, results = built
-    prefix = node.name + "/"
-    while any(prefix + op.name in taken for op in scratch.get_operations()):
-        prefix += "_"
-    data = [text for text in node.input if not text.startswith("^")]
-    control = [text for text in node.input if text.startswith("^")]
-    given = dict(zip(placeholders, data))
-    names = {op.name: prefix + op.name for op in scratch.get_operations()}
-    names[results[0].op.name] = node.name
-    old = {one.name: one for one in scratch.as_graph_def().node}
+    operations = results[0].graph.get_operations()
+    data = [text for text in site.node.input if not text.startswith("^")]
+    control = [text for text in site.node.input if text.startswith("^")]
+    given = {**dict(zip((tensor.op.name for tensor in site.inputs), data)), **site._taps}
+    names = _free_names(site.node.name, operations, taken)
+    names[results[0].op.name] = site.node.name
+    old = {one.name: one for one in results[0].graph.as_graph_def().node}
     added = []
     for name, one in old.items():
         if name in given:
@@ -172,6 +182,13 @@ def _renamed(
         made.input[:] = inputs
         added.append(made)
     return added, [edge(_named(old[r.op.name], names), r.value_index) for r in results]
+
+
+def _free_names(name: str, operations: Any, taken: Any) -> Dict[str, str]:
+    prefix = name + "/"
+    while any(prefix + op.name in taken for op in operations):
+        prefix += "_"
+    return {op.name: prefix + op.name for op in operations}
 
 
 def _named(node: Any, names: Mapping[str, str]) -> Any:

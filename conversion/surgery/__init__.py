@@ -13,6 +13,7 @@ from conversion.surgery import (
     einsum,
     guarantee_const,
     inline_functions,
+    onehot_gather,
     replicated_io,
     resource_variables,
     retype_bfloat16,
@@ -31,6 +32,7 @@ REWRITES = (
     retype_bfloat16.REWRITE,
     dilated_depthwise.REWRITE,
     einsum.REWRITE,
+    onehot_gather.REWRITE,
     sweep.REWRITE,  # again, for what only the deleted nodes needed
     scrub.REWRITE,
 )
