@@ -7,9 +7,9 @@ from typing import Any, Mapping, Optional, Tuple
 
 from batchinfer.errors import InputError
 from batchinfer.signature import Signature
-from conversion import contents, inventory, matching, names, tables, tensors, variables
+from conversion import contents, inventory, names, tables, tensors, variables
 from conversion.candidates import looks_like_training
-from conversion.checkpoint import read_specs, require_files
+from conversion.checkpoint import read_specs
 from conversion.graph import Edge
 from conversion.source import KINDS, Source
 from conversion.surgery import Applied, operate
@@ -81,8 +81,9 @@ def lower(source: Source, request: Request) -> Lowered:
     initialisers = tables.table_initialisers(graph_def, anchors)
     graph_def, applied = operate(graph_def, anchors + list(initialisers))
     inventory.refuse(graph_def)
-    found = variables_of(source, graph_def)
-    mapping = matching.assign(read_specs(checkpoint), found, request.rules, request.weights)
+    keys = {**variables.saver_keys(source.meta_graph), **source.keys}
+    found = variables.graph_variables(graph_def, keys)
+    mapping = names.assign(read_specs(checkpoint), found, request.rules, source.left_out)
     targets = {one.variable.spec.name: one.target for one in mapping.assignments}
     graph_def = variables.rename_variables(graph_def, targets)
     signature, unused = tensors.read_signature(tensors.imported(graph_def, source.path), chosen)
@@ -99,17 +100,8 @@ def lower(source: Source, request: Request) -> Lowered:
     )
 
 
-def variables_of(source: Source, graph_def: Any) -> Tuple[names.GraphVariable, ...]:
-    """The variables of a lowered graph, with the checkpoint names that the source knows."""
-    keys = {**variables.saver_keys(source.meta_graph), **source.keys}
-    parts = variables.saver_parts(source.meta_graph)
-    return variables.graph_variables(
-        graph_def, keys, {name: part for name, part in parts.items() if name not in source.keys}
-    )
-
-
 def require_whole(source: Source, request: Request) -> str:
-    """The checkpoint, whole, of a source that has a graph for prediction as well.
+    """The checkpoint of a source that has a graph for prediction as well.
 
     Raises:
         InputError: with what is missing.
@@ -134,7 +126,6 @@ def require_whole(source: Source, request: Request) -> str:
             f"{source.path} has no checkpoint in it or beside it; name one with --checkpoint "
             "PREFIX_OR_FOLDER"
         )
-    require_files(source.checkpoint)
     return source.checkpoint
 
 

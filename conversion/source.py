@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from batchinfer.errors import InputError
 from batchinfer.tf1 import tf
 from conversion.checkpoint import checkpoint_files, find_checkpoint
+from conversion.object_checkpoint import with_object_names
 from conversion.tf_internals import SavedModel
 
 SERVE, TPU = tf.saved_model.SERVING, "tpu"
@@ -41,6 +42,7 @@ class Source:
         graph_file: the file that holds the MetaGraphDef; None when it was built from code.
         keys: checkpoint name by variable name, where something else than the graph's own saver
             says it, such as the object graph of a Keras checkpoint.
+        left_out: reason by checkpoint name for entries that are known to be no part of the model.
     """
 
     kind: str
@@ -49,6 +51,7 @@ class Source:
     checkpoint: Optional[str]
     graph_file: Optional[str]
     keys: Mapping[str, str] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -84,6 +87,10 @@ def open_source(path: str, checkpoint: Optional[str] = None) -> Source:
     Raises:
         InputError: nothing is there, it is not an artifact, or the checkpoint is not found.
     """
+    return with_object_names(_look(path, checkpoint))
+
+
+def _look(path: str, checkpoint: Optional[str]) -> Source:
     if not os.path.exists(path) and not find_checkpoint(path):
         raise InputError(f"{path} does not exist; expected {_EXPECTED}")
     if os.path.isdir(path):
@@ -99,7 +106,8 @@ def open_source(path: str, checkpoint: Optional[str] = None) -> Source:
 
 
 _EXPECTED = (
-    "a SavedModel folder (with saved_model.pb), a MetaGraph file (.meta), or a checkpoint prefix"
+    "a SavedModel folder (with saved_model.pb), a MetaGraph file (.meta), a Keras model (.h5), "
+    "or a checkpoint prefix"
 )
 
 

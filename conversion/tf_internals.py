@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Optional, Tuple
+from typing import Any, List, Optional, Tuple
 
 from tensorflow.core.framework import variable_pb2
-from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
+from tensorflow.core.protobuf import (
+    meta_graph_pb2,
+    saved_model_pb2,
+    trackable_object_graph_pb2,
+)
 from tensorflow.python.framework import kernels, op_def_registry
 
 from batchinfer.tf1 import tf
 
 AssetFileDef = meta_graph_pb2.AssetFileDef
 SavedModel = saved_model_pb2.SavedModel
+TrackableObjectGraph = trackable_object_graph_pb2.TrackableObjectGraph
 VariableDef = variable_pb2.VariableDef
 
 # Device types whose kernels a Session on a GPU or CPU machine runs; XLA's are left out,
@@ -41,3 +46,10 @@ def attr_value(node: Any, name: str, definition: Optional[Any] = None) -> Any:
         if attr.name == name:
             return attr.default_value
     return tf.AttrValue()
+
+
+def converted_layer_weights(layer: Any, values: List[Any], version: str, backend: str) -> List[Any]:
+    """Values as this Keras orders and shapes them, from those of an older one or of cuDNN."""
+    from tensorflow.python.keras.saving import hdf5_format
+
+    return list(hdf5_format.preprocess_weights_for_loading(layer, values, version, backend))
