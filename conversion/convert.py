@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from typing import Any, Dict, Mapping
 
 import numpy as np
@@ -12,6 +13,9 @@ from batchinfer.bundle import GOLDEN, Bundle, refuse_existing, write_bundle
 from batchinfer.scorer import Scorer
 from batchinfer.tf1 import tf
 from conversion import parity, saved_model
+from conversion.checkpoint import copy_variables
+from conversion.keras_model import keras_source, maker_of
+from conversion.keras_weights import is_h5
 from conversion.lowering import Lowered, Request, lower, num_nodes
 from conversion.names import Rules
 from conversion.options import ConvertOptions
@@ -19,7 +23,6 @@ from conversion.reference import Reference, check_inputs, read_reference, score_
 from conversion.rules import read_rules
 from conversion.source import Source, open_source, tags_of
 from conversion.tensors import imported
-from conversion.variable_copy import copy_variables
 
 
 def convert(options: ConvertOptions) -> Dict[str, Any]:
@@ -32,10 +35,15 @@ def convert(options: ConvertOptions) -> Dict[str, Any]:
         InputError: and its kinds: see `lower`, `read_reference` and `write_bundle`.
         ParityError: the bundle's predictions are not the reference's.
     """
+    with tempfile.TemporaryDirectory(prefix="batchinfer-") as scratch:
+        return _convert(options, scratch)
+
+
+def _convert(options: ConvertOptions, scratch: str) -> Dict[str, Any]:
     refuse_existing(options.out)
     rules = read_rules(options.rules)
     reference = read_reference(options.reference) if options.reference else None
-    source = find_source(options)
+    source = find_source(options, scratch)
     lowered = lower(source, request_of(options, rules))
     manifest = describe(source, lowered, options.precision)
 
@@ -52,12 +60,19 @@ def convert(options: ConvertOptions) -> Dict[str, Any]:
     return summary(bundle, lowered)
 
 
-def find_source(options: ConvertOptions) -> Source:
+def find_source(options: ConvertOptions, scratch: str) -> Source:
     """What lies at the source, or what its code builds.
 
+    Args:
+        scratch: a folder for what has to be written on the way; must outlive the source.
+
     Raises:
-        InputError: see `open_source`.
+        InputError: see `open_source` and `keras_source`.
     """
+    code = options.code
+    if is_h5(options.source) or (code is not None and code.keras):
+        weights = options.checkpoint or options.source
+        return keras_source(weights, maker_of(code) if code else None, scratch)
     return open_source(options.source, options.checkpoint)
 
 
@@ -132,8 +147,15 @@ def describe(source: Source, lowered: Lowered, precision: str) -> Dict[str, Any]
         "unused_inputs": list(lowered.unused_inputs),
         "batch": {"kind": "fixed", "rows": fixed_rows} if fixed_rows else {"kind": "dynamic"},
         "precision": precision,
-        "variables": {one.target: one.to_json() for one in assignments},
-        "weights": lowered.mapping.weights.to_json(),
+        "variables": {
+            one.target: {
+                "source": one.source.name,
+                "dtype": one.variable.spec.dtype,
+                "source_dtype": one.source.dtype,
+                "shape": list(one.source.shape or ()),
+            }
+            for one in assignments
+        },
         "dropped": {drop.name: drop.reason for drop in lowered.mapping.drops},
         "rewrites": [{"rewrite": one.rewrite, "count": one.count} for one in lowered.applied],
         "nodes": {"before": lowered.num_nodes_before, "after": num_nodes(lowered.graph_def)},
@@ -155,7 +177,6 @@ def summary(bundle: Bundle, lowered: Lowered) -> Dict[str, Any]:
             "renamed": renamed,
             "dropped": len(manifest["dropped"]),
         },
-        "weights": manifest["weights"],
         "inputs": [str(spec) for spec in lowered.signature.inputs],
         "outputs": [str(spec) for spec in lowered.signature.outputs],
         "batch": manifest["batch"],

@@ -10,10 +10,12 @@ if __package__ in (None, ""):
     sys.path[0] = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 import argparse
+import tempfile
 from typing import Any, Dict
 
+from conversion.options import ConvertOptions
 from jobs.command import Parser, pairs, run
-from jobs.convert import artifact_flags
+from jobs.convert import artifact_flags, code_of
 
 
 def read(argv: Any = None) -> argparse.Namespace:
@@ -24,20 +26,21 @@ def read(argv: Any = None) -> argparse.Namespace:
 
 
 def call(flags: argparse.Namespace) -> Dict[str, Any]:
+    from conversion.convert import find_source
     from conversion.inspection import inspect
     from conversion.inspection_text import as_text
     from conversion.lowering import Request
     from conversion.rules import read_rules
-    from conversion.source import open_source
 
-    source = open_source(flags.source, flags.checkpoint)
+    options = ConvertOptions(flags.source, out="", checkpoint=flags.checkpoint, code=code_of(flags))
     request = Request(
         pairs(flags.input, "--input"),
         pairs(flags.output, "--output"),
         flags.signature,
         read_rules(flags.rules),
     )
-    found = inspect(source, request, flags.rules)
+    with tempfile.TemporaryDirectory(prefix="batchinfer-") as scratch:
+        found = inspect(find_source(options, scratch), request, flags.rules)
     return found.to_json() if flags.json else {"text": as_text(found)}
 
 

@@ -1,0 +1,209 @@
+"""A Keras model and its weights -> a Source: its inference graph, and a checkpoint for it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from dataclasses import dataclass, replace
+from typing import Any, Callable, Dict, List, Optional
+
+import yaml
+
+from batchinfer.errors import InputError
+from batchinfer.tf1 import tf
+from conversion.checkpoint import find_checkpoint, write_values
+from conversion.keras_objects import model_keys
+from conversion.keras_shim import keras_on_one_device
+from conversion.keras_weights import WeightsFile, is_h5, matched_values
+from conversion.object_checkpoint import read_object_graph, with_object_names
+from conversion.options import ModelCode
+from conversion.source import Source, named_checkpoint
+
+NAME = "keras_model"  # of the scope of inputs that a features file declares
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model in a graph of its own.
+
+    Attributes:
+        graph: holds the model in inference mode.
+        model: the Keras model.
+        root: what its object-based checkpoint was saved from: the model, or what the user's
+            function wrapped around it.
+        meta_graph: the graph with a signature_def of the model's inputs and outputs.
+    """
+
+    graph: Any
+    model: Any
+    root: Any
+    meta_graph: Any
+
+
+def keras_source(path: str, make: Optional[Callable[[], Any]], scratch: str) -> Source:
+    """A Keras model with its weights, as a source like any other.
+
+    Args:
+        path: an .h5 of weights or of a whole model, or an object-based checkpoint.
+        make: gives the model; None takes the architecture that is in the .h5.
+        scratch: a folder for the checkpoint that is made of an .h5; must outlive the source.
+
+    Raises:
+        InputError: no model or no weights there, or a model that cannot be built.
+        MappingError: the weights are not the model's.
+    """
+    if is_h5(path):
+        return _from_h5(path, make, scratch)
+    checkpoint = find_checkpoint(path) or named_checkpoint(path)
+    if make is None:
+        raise InputError(f"{path} holds no model; name a function that gives it with --keras")
+    built = build(make, path)
+    objects = read_object_graph(checkpoint)
+    source = Source("keras", path, built.meta_graph, checkpoint, None)
+    if objects is None:  # written by tf.train.Saver: the variables' own names
+        return source
+    keys, left_out = model_keys(objects, built.root, built.model, path)
+    source = with_object_names(source)
+    return replace(source, keys=keys, left_out={**left_out, **source.left_out})
+
+
+def maker_of(code: ModelCode) -> Callable[[], Any]:
+    """The call that gives the model: of `--keras`, with the entries of `--params` as arguments.
+
+    Raises:
+        InputError: while it runs, for whatever goes wrong in the user's code.
+    """
+
+    def make() -> Any:
+        module, colon, name = code.keras.partition(":")
+        if not colon:
+            raise InputError(f"--keras expects package.module:function; found {code.keras!r}")
+        sys.path.insert(0, os.getcwd())
+        function = getattr(importlib.import_module(module), name)
+        return function(**_params(code.params))
+
+    return make
+
+
+def _params(path: Optional[str]) -> Dict[str, Any]:
+    if path is None:
+        return {}
+    with open(path, encoding="utf-8") as file:
+        return dict(yaml.safe_load(file) or {})
+
+
+def _from_h5(path: str, make: Optional[Callable[[], Any]], scratch: str) -> Source:
+    file = WeightsFile(path)
+    with contextlib.closing(file):
+        if make is None and file.config is None:
+            raise InputError(
+                f"{path} holds weights alone; name the function that builds the model with "
+                "--keras package.module:function"
+            )
+        built = build(make or (lambda: _from_config(file)), path)
+        checkpoint = os.path.join(scratch, "weights", "weights")
+        with built.graph.as_default():
+            values = matched_values(file, built.model.layers)
+            write_values(checkpoint, ((one.op.name, value) for one, value in values))
+    return Source("keras", path, built.meta_graph, checkpoint, None)
+
+
+def _from_config(file: WeightsFile) -> Any:
+    """The model that `model.save` described."""
+    try:
+        return tf.keras.models.model_from_config(file.config)
+    except (ValueError, TypeError, KeyError, ImportError) as error:
+        raise InputError(
+            f"{file.path}: its architecture cannot be built: {error}\nA model with layers of its "
+            "own needs the function that builds it: --keras package.module:function"
+        ) from error
+
+
+def build(make: Callable[[], Any], what: str) -> Built:
+    """Call the user's function, and the model once more on inputs of the signature's names.
+
+    The second call is in inference mode whatever learning phase the function left behind.
+
+    Raises:
+        InputError: the function fails, or gives no Keras model that was built.
+    """
+    graph = tf.Graph()
+    with graph.as_default(), keras_on_one_device():
+        tf.keras.backend.set_learning_phase(0)
+        root = _called(make)
+        model = _model_of(root, what)
+        tf.keras.backend.set_learning_phase(0)
+        inputs = _inputs(model, what)
+        outputs = _call(model, list(inputs.values()), what)
+    signature = tf.saved_model.build_signature_def(
+        inputs={name: tf.saved_model.build_tensor_info(one) for name, one in inputs.items()},
+        outputs={name: tf.saved_model.build_tensor_info(one) for name, one in outputs.items()},
+        method_name=tf.saved_model.PREDICT_METHOD_NAME,
+    )
+    meta_graph = tf.train.export_meta_graph(graph=graph, clear_extraneous_savers=True)
+    meta_graph.ClearField("collection_def")
+    meta_graph.signature_def[tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY].CopyFrom(signature)
+    return Built(graph, model, root, meta_graph)
+
+
+def _called(make: Callable[[], Any]) -> Any:
+    try:
+        return make()
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(
+            f"the Keras model cannot be built: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _model_of(root: Any, what: str) -> Any:
+    """The model itself, or the only one that a tf.train.Checkpoint holds."""
+    if isinstance(root, tf.keras.Model):
+        return root
+    held = [one.ref for one in getattr(root, "_checkpoint_dependencies", ())]
+    models = [one for one in held if isinstance(one, tf.keras.Model)]
+    if len(models) != 1:
+        raise InputError(
+            f"{what}: expected --keras to name a function that returns a tf.keras.Model, or a "
+            f"tf.train.Checkpoint that holds one; it returned {type(root).__name__}"
+        )
+    return models[0]
+
+
+def _inputs(model: Any, what: str) -> Dict[str, Any]:
+    """A placeholder for each input of the model, by its name."""
+    if not getattr(model, "inputs", None):
+        raise InputError(
+            f"{what}: the model has no inputs yet, so their shapes are not known; expected it to "
+            "be built: a tf.keras.Input, an input_shape of the first layer, or a subclassed model "
+            "that the function calls on a tf.keras.Input"
+        )
+    with tf.name_scope(NAME):
+        return {
+            name: _placeholder(tensor, name, what)
+            for name, tensor in zip(model.input_names, model.inputs)
+        }
+
+
+def _placeholder(tensor: Any, name: str, what: str) -> Any:
+    if isinstance(tensor, tf.SparseTensor):
+        return tf.sparse_placeholder(tensor.dtype, tensor.shape.as_list(), name)
+    if not isinstance(tensor, tf.Tensor):
+        raise InputError(
+            f"{what}: input {name} is a {type(tensor).__name__}; expected a dense or sparse tensor"
+        )
+    return tf.placeholder(tensor.dtype, tensor.shape, name)
+
+
+def _call(model: Any, inputs: List[Any], what: str) -> Dict[str, Any]:
+    """Outputs by name, in inference mode."""
+    packed = inputs[0] if len(inputs) == 1 else inputs
+    arguments = {"training": False} if model._expects_training_arg else {}
+    found = tf.nest.flatten(model(packed, **arguments))
+    names = getattr(model, "output_names", None) or [f"output_{i + 1}" for i in range(len(found))]
+    if len(names) != len(found):
+        raise InputError(f"{what}: the model names {len(names)} outputs and gives {len(found)}")
+    return dict(zip(names, found))
