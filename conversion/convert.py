@@ -45,7 +45,7 @@ def _convert(options: ConvertOptions, scratch: str) -> Dict[str, Any]:
     reference = read_reference(options.reference) if options.reference else None
     source = find_source(options, scratch)
     lowered = lower(source, request_of(options, rules))
-    manifest = describe(source, lowered, options.precision)
+    manifest = describe(source, lowered, options.precision, options.target)
 
     def fill(folder: str) -> Dict[str, Any]:
         write_model(folder, source, lowered)
@@ -130,7 +130,7 @@ def _storable(array: Any) -> Any:
     return array.astype(np.bytes_) if array.dtype == object else array
 
 
-def describe(source: Source, lowered: Lowered, precision: str) -> Dict[str, Any]:
+def describe(source: Source, lowered: Lowered, precision: str, target: str) -> Dict[str, Any]:
     """The manifest, but for what `write_bundle` adds and the parity report."""
     assignments = sorted(lowered.mapping.assignments, key=lambda one: one.target)
     fixed_rows = lowered.signature.fixed_batch_rows
@@ -147,6 +147,7 @@ def describe(source: Source, lowered: Lowered, precision: str) -> Dict[str, Any]
         "unused_inputs": list(lowered.unused_inputs),
         "batch": {"kind": "fixed", "rows": fixed_rows} if fixed_rows else {"kind": "dynamic"},
         "precision": precision,
+        "target": target,
         "variables": {
             one.target: {
                 "source": one.source.name,
@@ -158,6 +159,8 @@ def describe(source: Source, lowered: Lowered, precision: str) -> Dict[str, Any]
         },
         "dropped": {drop.name: drop.reason for drop in lowered.mapping.drops},
         "rewrites": [{"rewrite": one.rewrite, "count": one.count} for one in lowered.applied],
+        "host_ops": [vars(one) for one in lowered.host_ops],
+        "notes": list(lowered.notes),
         "nodes": {"before": lowered.num_nodes_before, "after": num_nodes(lowered.graph_def)},
     }
 
@@ -180,6 +183,8 @@ def summary(bundle: Bundle, lowered: Lowered) -> Dict[str, Any]:
         "inputs": [str(spec) for spec in lowered.signature.inputs],
         "outputs": [str(spec) for spec in lowered.signature.outputs],
         "batch": manifest["batch"],
+        "host_ops": manifest["host_ops"],
+        "notes": manifest["notes"],
         "parity": manifest["parity"],
     }
 

@@ -101,7 +101,7 @@ def inspect(source: Source, request: Request, rules_path: Optional[str] = None) 
     graph_def = source.meta_graph.graph_def
     chosen = _chosen(source, request, problems)
     graph = _imported(source, problems)
-    trial = _operated(source, chosen, problems)
+    trial = _operated(source, request, chosen, problems)
     return Inspection(
         source=source,
         num_nodes=sum(1 for _ in every_node(graph_def)),
@@ -145,7 +145,9 @@ def _chosen(source: Source, request: Request, problems: List[str]) -> tensors.Te
         return tensors.Tensors(inputs, outputs)
 
 
-def _operated(source: Source, chosen: tensors.Tensors, problems: List[str]) -> _Trial:
+def _operated(
+    source: Source, request: Request, chosen: tensors.Tensors, problems: List[str]
+) -> _Trial:
     """The conversion of the graph, as far as it goes."""
     original = source.meta_graph.graph_def
     try:
@@ -153,12 +155,13 @@ def _operated(source: Source, chosen: tensors.Tensors, problems: List[str]) -> _
         roots = [Edge.parse(tensor).node for tensor in chosen.outputs.values()]
         roots += tables.table_initialisers(anchored, roots)
         needed = sweep.sweep(GraphView(anchored, roots))[0] if roots else anchored
-        cleaned = operate(anchored, roots or [node.name for node in anchored.node])[0]
-        refused = inventory.refusals(cleaned)
+        roots = roots or [node.name for node in anchored.node]
+        cleaned = operate(anchored, roots, request.precision, request.target)[0]
+        refused = inventory.refusals(cleaned, request.target)
         ops = _census(original, needed, refused)
         if refused:
             problems.append(inventory.message(refused))
-        if refused or not roots:
+        if refused or not chosen.outputs:
             return _Trial(ops)
         keys = {**variables.saver_keys(source.meta_graph), **source.keys}
         found = variables.graph_variables(cleaned, keys)

@@ -1,18 +1,19 @@
-"""A graph after surgery -> all that a CPU or GPU session cannot run, or would run wrongly."""
+"""A graph after surgery -> all that its target cannot run, or would run wrongly."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import AbstractSet, Any, Dict, List, Tuple
 
 from batchinfer.errors import UnsupportedOpsError
 from batchinfer.tf1 import tf
+from conversion import kernels
 from conversion.graph import every_node
-from conversion.tf_internals import attr_value, kernel_defs, op_def
+from conversion.tf_internals import attr_value, op_def
 
 TRAINING = "belongs to a training graph; convert a PREDICT graph or a SavedModel export instead"
 EMBEDDING = "TPU embedding tables are not in a graph; the model has to be built again without them"
+PYTHON = "calls Python code that is not in the graph; compute it before, or with TensorFlow's ops"
 REPLICAS = "runs {} replicas and one alone gives other numbers; export with one replica"
 
 # Beginning of an op's name -> why it cannot stay. The first that fits is given.
@@ -32,6 +33,9 @@ REFUSED = (
     ("AllToAll", "exchanges tensors between replicas"),
     ("CollectivePermute", "exchanges tensors between replicas"),
     ("Xla", "has a kernel on a TPU only"),
+    ("PyFunc", PYTHON),
+    ("EagerPyFunc", PYTHON),
+    ("TRTEngineOp", "holds an engine built for one GPU; convert the graph that it was built from"),
 )
 WRITES = ("Assign", "ScatterUpdate", "ScatterAdd", "ResourceApply", "ResourceScatter", "Apply")
 BFLOAT16 = tf.bfloat16.as_datatype_enum
@@ -57,12 +61,17 @@ class Refusal:
     why: str
 
 
-def refusals(graph_def: Any) -> Tuple[Refusal, ...]:
-    """Look at every node of the graph and of its functions; one entry per op and reason."""
+def refusals(graph_def: Any, target: str = "gpu") -> Tuple[Refusal, ...]:
+    """Look at every node of the graph and of its functions; one entry per op and reason.
+
+    Args:
+        target: "cpu" asks for a CPU kernel of each op; "gpu" for either, because a GPU session
+            leaves the rest to the host (conversion/host_ops.py).
+    """
     functions = {function.signature.name for function in graph_def.library.function}
     found: Dict[Tuple[str, str], List[str]] = {}
     for function, node in every_node(graph_def):
-        why = why_refused(node, functions, inside=bool(function))
+        why = why_refused(node, functions, bool(function), target)
         if why:
             where = f"{node.name} in function {function}" if function else node.name
             found.setdefault((node.op, why), []).append(where)
@@ -71,13 +80,13 @@ def refusals(graph_def: Any) -> Tuple[Refusal, ...]:
     )
 
 
-def refuse(graph_def: Any) -> None:
+def refuse(graph_def: Any, target: str = "gpu") -> None:
     """Raise unless the whole graph can be run, and run rightly.
 
     Raises:
         UnsupportedOpsError: with every op that stands in the way.
     """
-    found = refusals(graph_def)
+    found = refusals(graph_def, target)
     if found:
         raise UnsupportedOpsError(message(found) + "\nNothing was written.")
 
@@ -94,12 +103,18 @@ def message(found: Tuple[Refusal, ...]) -> str:
     )
 
 
-def why_refused(node: Any, functions: AbstractSet[str] = frozenset(), inside: bool = False) -> str:
+def why_refused(
+    node: Any,
+    functions: AbstractSet[str] = frozenset(),
+    inside: bool = False,
+    target: str = "gpu",
+) -> str:
     """Why a node cannot stay in a predictor; "" when it can.
 
     Args:
         functions: names of the library's functions, which can be called as ops.
         inside: the node is in a function's body.
+        target: see `refusals`.
     """
     if node.op in functions:
         return ""
@@ -107,7 +122,7 @@ def why_refused(node: Any, functions: AbstractSet[str] = frozenset(), inside: bo
     for prefix, reason in REFUSED:
         if not why and node.op.startswith(prefix):
             why = reason
-    return why or _why_not_run(node)
+    return why or _why_not_run(node, target)
 
 
 def _wrong_in_a_predictor(node: Any, inside: bool) -> str:
@@ -137,32 +152,19 @@ def _trains_batch_norm(node: Any) -> bool:
     return bool(attr_value(node, "is_training").b)
 
 
-def _why_not_run(node: Any) -> str:
+def _why_not_run(node: Any, target: str) -> str:
     if op_def(node.op) is None:
         return f"TensorFlow {tf.__version__} does not know this op"
-    kernels = _kernels(node.op)
-    if not kernels:
+    if not kernels.has_kernels(node.op):
         return f"TensorFlow {tf.__version__} has no CPU or GPU kernel for this op"
-    if any(all(_fits(node, limit) for limit in kernel.constraint) for kernel in kernels):
-        return ""
-    types = ", ".join(
-        f"{name}={tf.as_dtype(attr.type).name}"
-        for name, attr in sorted(node.attr.items())
-        if attr.type and not name.startswith("_")
-    )
-    return f"TensorFlow {tf.__version__} has no CPU or GPU kernel for {types}"
-
-
-@lru_cache(maxsize=None)
-def _kernels(op: str) -> Tuple[Any, ...]:
-    return kernel_defs(op)
-
-
-def _fits(node: Any, limit: Any) -> bool:
-    """Whether a node's types are among those that a kernel is registered for."""
-    attr = attr_value(node, limit.name)
-    if attr.placeholder:
-        return True
-    types = [attr.type] if attr.type else list(attr.list.type)
-    allowed = set(limit.allowed_values.list.type)
-    return not allowed or all(found in allowed for found in types)
+    found = kernels.devices(node)
+    if not found:
+        return f"TensorFlow {tf.__version__} has no CPU or GPU kernel for {kernels.types(node)}"
+    if target == "cpu" and "CPU" not in found:
+        if kernels.channels_first(node):
+            return "runs channels first (NCHW) on a GPU only; the target is a CPU"
+        return (
+            f"TensorFlow {tf.__version__} has a kernel for {kernels.types(node)} on a GPU only; "
+            "the target is a CPU"
+        )
+    return ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any, Mapping, Optional, Tuple
 
@@ -11,6 +12,7 @@ from conversion import contents, inventory, names, tables, tensors, variables
 from conversion.candidates import looks_like_training
 from conversion.checkpoint import read_specs
 from conversion.graph import Edge
+from conversion.host_ops import HostOp, host_ops
 from conversion.source import KINDS, Source
 from conversion.surgery import Applied, operate
 
@@ -28,6 +30,8 @@ class Lowered:
         assets: files that the graph reads.
         mapping: where each variable comes from, and what was dropped.
         applied: the rewrites in their order, with counts.
+        host_ops: what a GPU session leaves to the CPU.
+        notes: what the user should know, though it stands in nobody's way.
         num_nodes_before: nodes of the artifact's main graph and functions.
     """
 
@@ -39,6 +43,8 @@ class Lowered:
     assets: Tuple[tables.Asset, ...]
     mapping: names.Mapping
     applied: Tuple[Applied, ...]
+    host_ops: Tuple[HostOp, ...]
+    notes: Tuple[str, ...]
     num_nodes_before: int
 
 
@@ -79,8 +85,10 @@ def lower(source: Source, request: Request) -> Lowered:
     graph_def, chosen = tensors.anchor(original, chosen, source.path)
     anchors = [Edge.parse(tensor).node for tensor in chosen.outputs.values()]
     initialisers = tables.table_initialisers(graph_def, anchors)
-    graph_def, applied = operate(graph_def, anchors + list(initialisers))
-    inventory.refuse(graph_def)
+    graph_def, applied = operate(
+        graph_def, anchors + list(initialisers), request.precision, request.target
+    )
+    inventory.refuse(graph_def, request.target)
     keys = {**variables.saver_keys(source.meta_graph), **source.keys}
     found = variables.graph_variables(graph_def, keys)
     mapping = names.assign(read_specs(checkpoint), found, request.rules, source.left_out)
@@ -96,7 +104,23 @@ def lower(source: Source, request: Request) -> Lowered:
         tables.assets(source, graph_def),
         mapping,
         applied,
+        host_ops(graph_def, request.target),
+        _notes(mapping),
         num_nodes_before=num_nodes(original),
+    )
+
+
+def _notes(mapping: names.Mapping) -> Tuple[str, ...]:
+    """Batch norm of a TPU in training mode is plain moments, which no op gives away."""
+    dropped = sorted(
+        drop.name for drop in mapping.drops if re.search(r"moving_(mean|variance)$", drop.name)
+    )
+    if not dropped:
+        return ()
+    return (
+        f"the graph does not read {len(dropped)} moving statistic(s) of batch norm that the "
+        f"checkpoint has, such as {dropped[0]}: if it normalises with the statistics of its "
+        "batch, it is a training graph, and predicts something else",
     )
 
 

@@ -38,6 +38,9 @@ def call(flags: argparse.Namespace) -> Dict[str, Any]:
         pairs(flags.output, "--output"),
         flags.signature,
         read_rules(flags.rules),
+        flags.precision,
+        flags.weights,
+        flags.target,
     )
     with tempfile.TemporaryDirectory(prefix="batchinfer-") as scratch:
         found = inspect(find_source(options, scratch), request, flags.rules)

@@ -46,17 +46,23 @@ class Applied:
     count: int
 
 
-def operate(graph_def: Any, roots: Iterable[str]) -> Tuple[Any, Tuple[Applied, ...]]:
+def operate(
+    graph_def: Any, roots: Iterable[str], precision: str = "float32", target: str = "gpu"
+) -> Tuple[Any, Tuple[Applied, ...]]:
     """Run every rewrite and check the graph after each.
 
     Args:
         roots: names of the nodes to keep with all they need.
+        precision: what matrix products and convolutions compute in, "float32" or "float16".
+        target: where the graph shall run, "gpu" or "cpu".
 
     Raises:
         ConversionError: a rewrite broke the graph, or a function cannot be inlined.
     """
     roots, applied = tuple(roots), []
     for rewrite in REWRITES:
+        if rewrite.only_for not in ("", precision, target):
+            continue
         graph_def, count = rewrite.run(GraphView(graph_def, roots))
         check(graph_def, after=rewrite.name)
         applied.append(Applied(rewrite.name, count))

@@ -17,12 +17,14 @@ class Rewrite:
         does: what it does and why the result is the same, in one sentence.
         run: looks at a graph, gives another one and the number of places it changed.
         fates: what becomes of each op that this rewrite takes out of the graph.
+        only_for: the precision or target that it is for; "" for all.
     """
 
     name: str
     does: str
     run: Callable[[GraphView], Tuple[Any, int]]
     fates: Mapping[str, str] = field(default_factory=dict)
+    only_for: str = ""
 
 
 def become_identity(node: Any, dtype: int) -> None:

@@ -255,16 +255,11 @@ def two_replicas(x, w):
         (two_replicas, "TPUReplicatedInput x1, .* runs 2 replicas"),
         (one_replica(lambda x, w: tf.nn.dropout(x, rate=0.5)), "RandomUniform x1"),
         (
-            one_replica(lambda x, w: tf.nn.depthwise_conv2d(x, w, [1] * 4, "SAME", rate=[2, 2])),
-            "DepthwiseConv2dNative x1",
-        ),
-        (
             one_replica(lambda x, w: tf.nn.fused_batch_norm(x, w[0, 0, :, 0], w[0, 0, :, 0])[0]),
             "FusedBatchNorm.* uses the statistics of its batch",
         ),
-        (one_replica(lambda x, w: tf.einsum("abcd,de->abce", x, w[0, 0])), "XlaEinsum x1"),
     ],
-    ids=["replicas", "dropout", "dilated depthwise", "training batch norm", "einsum"],
+    ids=["replicas", "dropout", "training batch norm"],
 )
 def test_what_would_be_wrong_or_cannot_run_is_refused(tmp_path, build, message):
     path = save_graph(tmp_path, build)

@@ -6,6 +6,7 @@ import pytest
 
 from batchinfer.errors import UnsupportedOpsError
 from batchinfer.tf1 import tf
+from conversion.host_ops import host_ops
 from conversion.inventory import refuse, why_refused
 from tests.conversion.graphs import add_function, const, graph, node
 
@@ -48,10 +49,45 @@ def test_what_runs_rightly_stays(one):
         (node("x", "Bitcast", T=BF16, type=tf.uint16), "reads the bits of a bfloat16"),
         (node("x", "Conv2D", T=BF16), "has no CPU or GPU kernel for T=bfloat16"),
         (node("x", "NoSuchOp"), "does not know this op"),
+        (node("x", "PyFunc", Tin=[F32], Tout=[F32]), "calls Python code that is not in the graph"),
+        (node("x", "TRTEngineOp"), "holds an engine built for one GPU"),
     ],
 )
 def test_what_cannot_run_or_would_run_wrongly_is_refused_with_the_reason(one, why):
     assert why in why_refused(one)
+
+
+@pytest.mark.parametrize(
+    "one, why",
+    [
+        (node("x", "Conv2D", T=F32, data_format=b"NCHW"), "runs channels first (NCHW) on a GPU"),
+        (node("x", "MaxPool", T=F32, data_format=b"NCHW"), "runs channels first (NCHW) on a GPU"),
+        (node("x", "FusedBatchNorm", T=F32, data_format=b"NCHW", is_training=False), ""),
+        (node("x", "Conv2D", T=F32), ""),
+        (node("x", "CudnnRNNV2", T=F32), "has a kernel for T=float32 on a GPU only"),
+        (node("x", "GuaranteeConst", T=F32), ""),
+    ],
+)
+def test_a_cpu_target_asks_for_a_cpu_kernel(one, why):
+    found = why_refused(one, target="cpu")
+    assert found.startswith(why) or why in found
+    assert bool(found) == bool(why)
+    assert why_refused(one, target="gpu") == ""
+
+
+def test_what_a_gpu_leaves_to_the_host_is_counted():
+    looked_at = graph(
+        node("x", "Placeholder", dtype=F32),
+        node("table", "HashTableV2", key_dtype=tf.string, value_dtype=tf.int64),
+        node("boxes", "NonMaxSuppressionV4", T=F32),
+        node("boxes_1", "NonMaxSuppressionV4", T=F32),
+        node("half", "BatchMatMulV2", T=BF16),
+        node("y", "Relu", "x", T=F32),
+    )
+    assert host_ops(looked_at, "cpu") == ()
+    found = host_ops(looked_at, "gpu")
+    assert [(one.op, one.count) for one in found] == [("NonMaxSuppressionV4", 2)]
+    assert found[0].why == "no GPU kernel for T=float32"
 
 
 def test_one_error_lists_every_op_with_its_count_and_an_example():
