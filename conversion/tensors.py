@@ -11,6 +11,7 @@ from batchinfer.signature import Signature, TensorSpec
 from batchinfer.tf1 import tf
 from conversion.candidates import candidates, flags_for
 from conversion.graph import Edge, close_names, copied
+from conversion.loop_shapes import settled_shapes
 from conversion.source import Source
 
 OUTPUT_SCOPE = "outputs/"  # where the outputs' nodes get names that no rewrite changes
@@ -176,6 +177,10 @@ def _specs(
         name: declared.get(name, tensor.shape) if tensor.shape.ndims is None else tensor.shape
         for name, tensor in found.items()
     }
+    unknown = [name for name, shape in shapes.items() if shape.ndims is None]
+    if unknown:
+        settled = settled_shapes(graph, [tensors[name] for name in unknown])
+        shapes.update({name: settled[tensors[name]] for name in unknown})
     for name, shape in shapes.items():
         if shape.ndims is None:
             raise InputError(

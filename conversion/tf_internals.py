@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from tensorflow.core.framework import variable_pb2
 from tensorflow.core.protobuf import (
@@ -11,6 +11,7 @@ from tensorflow.core.protobuf import (
     trackable_object_graph_pb2,
 )
 from tensorflow.python.framework import kernels, op_def_registry
+from tensorflow.python.grappler import item
 
 from batchinfer.tf1 import tf
 
@@ -53,3 +54,14 @@ def converted_layer_weights(layer: Any, values: List[Any], version: str, backend
     from tensorflow.python.keras.saving import hdf5_format
 
     return list(hdf5_format.preprocess_weights_for_loading(layer, values, version, backend))
+
+
+def op_properties(graph_def: Any, wanted: Sequence[str]) -> Dict[str, Any]:
+    """What Grappler infers of each node's outputs (dtype, shape), by node name.
+
+    Args:
+        wanted: nodes that the graph is run for; Grappler asks for at least one.
+    """
+    meta_graph = tf.MetaGraphDef(graph_def=graph_def)
+    meta_graph.collection_def["train_op"].node_list.value.extend(wanted)
+    return dict(item.Item(meta_graph).GetOpProperties())
