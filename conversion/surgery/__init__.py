@@ -13,6 +13,7 @@ from conversion.surgery import (
     einsum,
     guarantee_const,
     inline_functions,
+    inplace_update,
     onehot_gather,
     replicated_io,
     resource_variables,
@@ -33,6 +34,7 @@ REWRITES = (
     dilated_depthwise.REWRITE,
     einsum.REWRITE,
     onehot_gather.REWRITE,
+    inplace_update.REWRITE,
     sweep.REWRITE,  # again, for what only the deleted nodes needed
     scrub.REWRITE,
 )
