@@ -19,7 +19,7 @@ FEATURES = {
 
 def params():
     return {
-        "vocab_size": 60,
+        "vocab_size": 100,
         "hidden": 16,
         "heads": 2,
         "layers": 2,

@@ -64,6 +64,7 @@ class Model:
         replicas: cores that `replicate` and `training_meta` are built for.
         weights: None, or what is chosen of a checkpoint with moving averages: "raw" or "ema".
         file_params: params of the model_fn form alone, such as a path that is long gone.
+        rules: text of the rules file, if the checkpoint holds more than the model.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Model:
     replicas: int = 2
     weights: Optional[str] = None
     file_params: Mapping[str, Any] = field(default_factory=dict)
+    rules: str = ""
 
     def params(self, use_tpu: bool, batch_rows: int) -> Dict[str, Any]:
         """What TPUEstimator hands to model_fn."""
@@ -167,8 +169,17 @@ class Prepared:
 
         if name not in self._forms:
             made = getattr(forms, name)(self.model, self.checkpoint, self.folder)
-            self._forms[name] = {"weights": self.model.weights, **made}
+            choices = {"weights": self.model.weights, "rules": self._rules()}
+            self._forms[name] = {**choices, **made}
         return self._forms[name]
+
+    def _rules(self) -> Optional[str]:
+        if not self.model.rules:
+            return None
+        path = os.path.join(self.folder, "rules.yaml")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(self.model.rules)
+        return path
 
     def reference(self, num_rows: int, form: str) -> Any:
         """Seeded rows that training did not see, as a form takes them, and their predictions."""

@@ -42,7 +42,7 @@ def model_fn(features, labels, mode, params):
 
 def build(features, labels, mode, params):
     if params["use_bfloat16"]:
-        with tf.tpu.bfloat16_scope():
+        with tf.contrib.tpu.bfloat16_scope():
             states, logits = network(features, params, tf.bfloat16)
         states, logits = tf.cast(states, tf.float32), tf.cast(logits, tf.float32)
     else:
@@ -53,14 +53,14 @@ def build(features, labels, mode, params):
             "probability": tf.nn.sigmoid(logits),
             "positive": logits > 0,
         }
-        return tf.estimator.tpu.TPUEstimatorSpec(mode=mode, predictions=found)
+        return tf.contrib.tpu.TPUEstimatorSpec(mode=mode, predictions=found)
     wanted = tf.cast(labels["sentiment"], tf.float32)
     loss = tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(labels=wanted, logits=logits))
     optimizer = tf.train.AdamOptimizer(params["learning_rate"])
     if params["use_tpu"]:
-        optimizer = tf.tpu.CrossShardOptimizer(optimizer)
+        optimizer = tf.contrib.tpu.CrossShardOptimizer(optimizer)
     update = optimizer.minimize(loss, global_step=tf.train.get_or_create_global_step())
-    return tf.estimator.tpu.TPUEstimatorSpec(mode=mode, loss=loss, train_op=update)
+    return tf.contrib.tpu.TPUEstimatorSpec(mode=mode, loss=loss, train_op=update)
 
 
 def network(features, params, dtype):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Dict
 
-from tests.conversion.models import albert, bert, dlrm, lstm, wide
+from tests.conversion.models import albert, bert, decoder, dlrm, lstm, wide
 from tests.conversion.models.harness import ALONE, Form, Model
 
 
@@ -39,13 +39,27 @@ TEXT = [
     Model(
         "bert_bfloat16",
         bert,
-        on_tpu_only("fixed", atol=5e-3),  # 1/sqrt(8) and gelu's factors were rounded to bfloat16
+        # 1/sqrt(8) and gelu's factors become bfloat16 where the code casts the activations.
+        {**on_tpu_only("fixed", atol=5e-3), "model_fn": Form(atol=5e-3)},
         tpu_params={"use_bfloat16": True},
+        file_params={"use_bfloat16": True},
     ),
     Model("albert", albert, every_form("fixed")),
     Model("lstm", lstm, every_form("fixed")),
     Model("lstm_functions", lstm, on_tpu_only("fixed"), tpu_params={"control_flow_v2": True}),
-    Model("lstm_bfloat16", lstm, on_tpu_only("fixed"), tpu_params={"use_bfloat16": True}),
+    Model(
+        "lstm_bfloat16",
+        lstm,
+        {**on_tpu_only("fixed"), "model_fn": Form()},
+        tpu_params={"use_bfloat16": True},
+        file_params={"use_bfloat16": True},
+    ),
+    Model(
+        "decoder",
+        decoder,
+        every_form("fixed"),
+        rules="drop: [{name: losses_avg/.*, reason: kept for the logs of the training}]",
+    ),
     Model(
         "dlrm",
         dlrm,
