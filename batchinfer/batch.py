@@ -9,6 +9,9 @@ from typing import Any, Deque, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 
 from batchinfer.errors import InputError
+from batchinfer.ragged import Ragged
+
+Rows = Any  # np.ndarray of shape (n, *row_shape), or Ragged
 
 
 @dataclass(frozen=True)
@@ -16,12 +19,13 @@ class Batch:
     """Neighbouring rows of a shard.
 
     Attributes:
-        feeds: one array of shape (n, *row_shape) per model input, by input name.
+        feeds: per model input, by input name: an array of shape (n, *row_shape), or `Ragged`
+            rows where those differ in length.
         kept: the columns that go to the output as they are: Arrow tables that hold n rows.
         num_rows: n.
     """
 
-    feeds: Mapping[str, np.ndarray[Any, Any]]
+    feeds: Mapping[str, Rows]
     kept: tuple[Any, ...]
     num_rows: int
 
@@ -31,14 +35,14 @@ class Batch:
         return Batch(feeds, tuple(_slice_tables(self.kept, start, stop)), stop - start)
 
 
-def pad(array: np.ndarray[Any, Any], num_rows: int) -> np.ndarray[Any, Any]:
+def pad(array: Rows, num_rows: int) -> Rows:
     """Repeat the last row until the array has `num_rows` rows.
 
     One leading size for a whole run lets cuDNN choose its algorithms once. The last row is
     repeated, not zeroed: padding then cannot make a NaN.
 
     Args:
-        array: shape (n, ...), 1 <= n <= num_rows.
+        array: n rows, 1 <= n <= num_rows.
         num_rows: leading size that the graph is run with, in rows.
 
     Raises:
@@ -49,6 +53,8 @@ def pad(array: np.ndarray[Any, Any], num_rows: int) -> np.ndarray[Any, Any]:
         return array
     if not 0 < found < num_rows:
         raise InputError(f"a batch needs 1 to {num_rows} rows; found {found}")
+    if isinstance(array, Ragged):
+        return array.repeated(num_rows)
     return np.concatenate([array, np.repeat(array[-1:], num_rows - found, axis=0)])
 
 
@@ -87,10 +93,16 @@ def _take(pending: Deque[Batch], num_rows: int) -> Batch:
 
 def _join(pieces: Sequence[Batch]) -> Batch:
     feeds = {
-        name: np.concatenate([piece.feeds[name] for piece in pieces]) for name in pieces[0].feeds
+        name: _concatenated([piece.feeds[name] for piece in pieces]) for name in pieces[0].feeds
     }
     kept = tuple(table for piece in pieces for table in piece.kept)
     return Batch(feeds, kept, sum(piece.num_rows for piece in pieces))
+
+
+def _concatenated(pieces: Sequence[Rows]) -> Rows:
+    if isinstance(pieces[0], Ragged):
+        return Ragged.joined(pieces)
+    return np.concatenate(pieces)
 
 
 def _slice_tables(tables: Sequence[Any], start: int, stop: int) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 A row's tensor may be stored as a plain value (shape ()), as nested lists with one level per
 dimension, as one flat list in row-major order, or as the tensor's own little-endian bytes.
+Where the rows of an input differ in length, each is one list of as many values as it has.
 """
 
 from __future__ import annotations
@@ -11,11 +12,16 @@ from typing import Any, Dict, Optional, Tuple
 import numpy as np
 
 from batchinfer.arrow import pa
+from batchinfer.ragged import Ragged
 from batchinfer.signature import TensorSpec
 
 
 def type_problem(column: pa.DataType, spec: TensorSpec) -> Optional[str]:
     """Why a column of this type can never feed this input; None when it can."""
+    if spec.lengths is not None:
+        leaf, widths = _levels(column)
+        problem = _leaf_problem(leaf, spec)
+        return problem or (None if len(widths) == 1 else f"expected a list of values for {spec}")
     if None in spec.row_shape:
         return f"the model leaves the row shape of {spec} open; expected a fixed one"
     leaf, widths = _levels(column.value_type if pa.types.is_dictionary(column) else column)
@@ -52,6 +58,17 @@ def bad_rows(array: pa.Array, spec: TensorSpec) -> Dict[int, str]:
     return found
 
 
+def to_rows(array: pa.Array, spec: TensorSpec) -> Any:
+    """The rows as the model's input takes them: `to_numpy`, or Ragged where lengths differ.
+
+    Args:
+        array: a column without bad rows, as `bad_rows` finds them.
+    """
+    if spec.lengths is None:
+        return to_numpy(array, spec)
+    return Ragged.of(_values(_flatten(array), spec), _lengths(array))
+
+
 def to_numpy(array: pa.Array, spec: TensorSpec) -> np.ndarray[Any, Any]:
     """The rows as one array of shape (n, *row_shape) and the input's dtype.
 
@@ -65,11 +82,21 @@ def to_numpy(array: pa.Array, spec: TensorSpec) -> np.ndarray[Any, Any]:
     if _is_bytes(leaf.type) and spec.dtype != "string":
         data = _joined_bytes(leaf)
         return np.frombuffer(data, dtype=spec.numpy_dtype.newbyteorder("<")).reshape(shape)
+    return _values(leaf, spec).reshape(shape)
+
+
+def _values(leaf: pa.Array, spec: TensorSpec) -> np.ndarray[Any, Any]:
+    """Values without their lists, in the input's dtype."""
     if spec.dtype == "string":
-        values = leaf.cast(pa.large_binary()).to_numpy(zero_copy_only=False)
-    else:
-        values = leaf.to_numpy(zero_copy_only=False)
-    return values.astype(spec.numpy_dtype, copy=False).reshape(shape)
+        leaf = leaf.cast(pa.large_binary())
+    return leaf.to_numpy(zero_copy_only=False).astype(spec.numpy_dtype, copy=False)
+
+
+def _lengths(array: pa.Array) -> np.ndarray[Any, Any]:
+    """How many values each list has."""
+    if pa.types.is_fixed_size_list(array.type):
+        return np.full(len(array), array.type.list_size, np.int64)
+    return np.diff(array.offsets.to_numpy()).astype(np.int64)
 
 
 def _row_problem(array: pa.Array, spec: TensorSpec) -> Optional[str]:
@@ -78,10 +105,12 @@ def _row_problem(array: pa.Array, spec: TensorSpec) -> Optional[str]:
         return None
     if array.null_count:
         return "null"
+    if spec.lengths is not None:
+        return _ragged_problem(array, spec)
     leaf, per_row = array, 1
     for expected in _list_dims(array.type, spec):
         if not pa.types.is_fixed_size_list(leaf.type):
-            lengths = np.diff(leaf.offsets.to_numpy())
+            lengths = _lengths(leaf)
             wrong = lengths[lengths != expected]
             if len(wrong):
                 return f"list of {wrong[0]} values, expected {expected}"
@@ -94,6 +123,16 @@ def _row_problem(array: pa.Array, spec: TensorSpec) -> Optional[str]:
     if _is_bytes(leaf.type):
         return _bytes_problem(leaf, _size(spec) * spec.numpy_dtype.itemsize)
     return _range_problem(leaf, spec)
+
+
+def _ragged_problem(array: pa.Array, spec: TensorSpec) -> Optional[str]:
+    most, lengths = spec.shape[1], _lengths(array)
+    if most is not None and lengths.max(initial=0) > most:
+        return f"list of {lengths.max()} values, expected at most {most}"
+    leaf = array.flatten()
+    if leaf.null_count:
+        return "null inside the list"
+    return None if spec.dtype == "string" else _range_problem(leaf, spec)
 
 
 def _bytes_problem(leaf: pa.Array, expected: int) -> Optional[str]:

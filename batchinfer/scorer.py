@@ -10,9 +10,10 @@ from typing import Any, Mapping, Optional
 
 import numpy as np
 
-from batchinfer.batch import pad
+from batchinfer.batch import Rows, pad
 from batchinfer.bundle import Bundle
 from batchinfer.errors import BundleError, InputError
+from batchinfer.ragged import Ragged
 from batchinfer.signature import Signature
 
 DEFAULT_BATCH_ROWS = 256  # fits images of 224x224x3 in 16 GB; measured sizes come with tuning
@@ -34,7 +35,7 @@ class Scorer:
         self._session = session
         self._run = session.make_callable(
             [spec.tensor for spec in signature.outputs],
-            feed_list=[spec.tensor for spec in signature.inputs],
+            feed_list=[tensor for spec in signature.inputs for tensor in spec.fed],
         )
 
     @classmethod
@@ -84,11 +85,12 @@ class Scorer:
                 f"TensorFlow {tf.__version__} cannot load bundle {bundle.path}: {error}"
             ) from error
 
-    def score(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+    def score(self, feeds: Mapping[str, Rows]) -> dict[str, np.ndarray[Any, Any]]:
         """Score up to `batch_rows` rows; what is missing is padded and cut off again.
 
         Args:
-            feeds: one array of shape (n, *row_shape) per input, 1 <= n <= batch_rows.
+            feeds: n rows per input, 1 <= n <= batch_rows: an array of shape (n, *row_shape), or
+                `Ragged` where the rows of an input differ in length.
 
         Returns:
             One array of n rows per output, by name.
@@ -96,9 +98,10 @@ class Scorer:
         Raises:
             InputError: n is out of range, or an output did not come back row by row.
         """
-        arrays = [feeds[spec.name] for spec in self.signature.inputs]
-        num_rows = len(arrays[0])
-        results = self._run(*[pad(array, self.batch_rows) for array in arrays])
+        rows = [feeds[spec.name] for spec in self.signature.inputs]
+        num_rows = len(rows[0])
+        padded = [pad(one, self.batch_rows) for one in rows]
+        results = self._run(*[array for one in padded for array in _arrays(one)])
         for spec, result in zip(self.signature.outputs, results):
             shape = np.shape(result)
             if shape[:1] != (self.batch_rows,):
@@ -114,6 +117,11 @@ class Scorer:
         self._session.close()
 
 
+def _arrays(rows: Rows) -> list[np.ndarray[Any, Any]]:
+    """What the graph is fed, in the order of `TensorSpec.fed`."""
+    return [rows.padded(), rows.lengths] if isinstance(rows, Ragged) else [rows]
+
+
 def _dtype_problem(graph: Any, signature: Signature) -> Optional[str]:
     """Every tensor of the signature that has another dtype in the graph, in words.
 
@@ -127,6 +135,8 @@ def _dtype_problem(graph: Any, signature: Signature) -> Optional[str]:
         found = graph.get_tensor_by_name(spec.tensor).dtype.base_dtype.name
         if found != spec.dtype:
             lines.append(f"{spec.name} ({spec.tensor}) is {found}, the signature says {spec.dtype}")
+        if spec.lengths and graph.get_tensor_by_name(spec.lengths).dtype.name != "int64":
+            lines.append(f"{spec.name}: its lengths ({spec.lengths}) are not int64")
     return "; ".join(lines) or None
 
 

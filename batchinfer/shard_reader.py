@@ -9,7 +9,7 @@ import numpy as np
 
 from batchinfer.arrow import pa, pq
 from batchinfer.batch import Batch
-from batchinfer.columns import bad_rows, to_numpy
+from batchinfer.columns import bad_rows, to_rows
 from batchinfer.errors import ShardError
 from batchinfer.footer import leaves_of
 from batchinfer.kept import cast_column, column_of
@@ -111,7 +111,7 @@ class ShardReader:
             kept = kept.filter(pa.array(~mask)) if kept.num_columns else kept
         feeds = {}
         for spec in signature.inputs:
-            feeds[spec.name] = to_numpy(column_of(found, columns.by_input[spec.name]), spec)
+            feeds[spec.name] = to_rows(column_of(found, columns.by_input[spec.name]), spec)
         return Batch(feeds, (kept,) if columns.kept.names else (), found.num_rows)
 
     def _kept(self, segment: Segment, found: pa.RecordBatch) -> pa.Table:

@@ -25,12 +25,16 @@ class TensorSpec:
         tensor: the tensor's name in the graph, such as ``image:0``.
         dtype: one of `DTYPES`.
         shape: the whole shape, batch first; None is a dimension that the graph leaves open.
+        lengths: for an input whose rows differ in length, the int64[n] tensor that takes how many
+            values each row has; `tensor` takes the rows padded to one length, and the model
+            ignores the padding. None where every row has the whole shape.
     """
 
     name: str
     tensor: str
     dtype: str
     shape: tuple[int | None, ...]
+    lengths: str | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -42,6 +46,11 @@ class TensorSpec:
                 f"tensor {self.name!r} ({self.tensor}) is a scalar; expected a leading batch "
                 "dimension, because every row is scored on its own"
             )
+        if self.lengths is not None and len(self.shape) != 2:
+            raise BundleError(
+                f"tensor {self.name!r} has rows of different lengths and {len(self.shape)} "
+                "dimensions; expected 2, the batch and the values of a row"
+            )
 
     @property
     def row_shape(self) -> tuple[int | None, ...]:
@@ -52,12 +61,19 @@ class TensorSpec:
     def numpy_dtype(self) -> np.dtype[Any]:
         return np.dtype(object if self.dtype == "string" else self.dtype)
 
+    @property
+    def fed(self) -> tuple[str, ...]:
+        """The graph's tensors that are fed for this input: its own, and that of the lengths."""
+        return (self.tensor,) if self.lengths is None else (self.tensor, self.lengths)
+
     def __str__(self) -> str:
         dims = ", ".join("?" if dim is None else str(dim) for dim in self.shape)
-        return f"{self.name}: {self.dtype}[{dims}]"
+        ragged = "" if self.lengths is None else "ragged "
+        return f"{self.name}: {ragged}{self.dtype}[{dims}]"
 
     def to_json(self) -> dict[str, Any]:
-        return {"tensor": self.tensor, "dtype": self.dtype, "shape": list(self.shape)}
+        fields = {"tensor": self.tensor, "dtype": self.dtype, "shape": list(self.shape)}
+        return fields if self.lengths is None else {**fields, "lengths": self.lengths}
 
 
 @dataclass(frozen=True)
@@ -106,6 +122,6 @@ class Signature:
 
 def _specs(fields: Mapping[str, Any]) -> tuple[TensorSpec, ...]:
     return tuple(
-        TensorSpec(name, spec["tensor"], spec["dtype"], tuple(spec["shape"]))
+        TensorSpec(name, spec["tensor"], spec["dtype"], tuple(spec["shape"]), spec.get("lengths"))
         for name, spec in sorted(fields.items())
     )

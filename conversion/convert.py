@@ -19,6 +19,7 @@ from conversion.keras_weights import is_h5
 from conversion.lowering import Lowered, Request, lower, num_nodes
 from conversion.names import Rules
 from conversion.options import ConvertOptions
+from conversion.ragged_arrays import plain_arrays
 from conversion.reference import Reference, check_inputs, read_reference, score_all
 from conversion.rules import read_rules
 from conversion.source import Source, open_source, tags_of
@@ -118,7 +119,11 @@ def prove(
         found = score_all(scorer, inputs)
     finally:
         scorer.close()
-    golden = {f"inputs/{name}": _storable(array) for name, array in inputs.items()}
+    golden = {
+        f"inputs/{name}": _storable(array)
+        for given, rows in inputs.items()
+        for name, array in plain_arrays(given, rows).items()
+    }
     golden.update({f"outputs/{name}": array for name, array in reference.outputs.items()})
     os.makedirs(os.path.join(folder, os.path.dirname(GOLDEN)), exist_ok=True)
     np.savez_compressed(os.path.join(folder, GOLDEN), **golden)
@@ -139,6 +144,7 @@ def describe(source: Source, lowered: Lowered, precision: str, target: str) -> D
             "kind": source.kind,
             "name": source.name,
             "tags": list(tags_of(source)),
+            "signature_def": lowered.signature_def,
             "checkpoint": os.path.basename(lowered.checkpoint),
             "digest": source.digest(),
         },
@@ -173,6 +179,7 @@ def summary(bundle: Bundle, lowered: Lowered) -> Dict[str, Any]:
         "bundle": bundle.path,
         "digest": bundle.digest,
         "source": manifest["source"]["kind"],
+        "signature_def": lowered.signature_def,
         "nodes": manifest["nodes"],
         "rewrites": _totals(lowered),
         "variables": {

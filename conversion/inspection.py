@@ -220,13 +220,16 @@ def _signatures(source: Source) -> Dict[str, Dict[str, Dict[str, str]]]:
             "outputs": {key: _described(info) for key, info in sorted(one.outputs.items())},
         }
         for name, one in sorted(source.meta_graph.signature_def.items())
+        if not name.startswith(tensors.OF_LOADERS)
     }
 
 
 def _described(info: Any) -> str:
     """`tensor  dtype[shape]` from a TensorInfo."""
     shape = _dims(tf.TensorShape(info.tensor_shape))
-    return f"{info.name}  {tf.as_dtype(info.dtype).name}{shape}"
+    sparse = info.WhichOneof("encoding") == "coo_sparse"
+    name = "sparse " + info.coo_sparse.values_tensor_name if sparse else info.name
+    return f"{name}  {tf.as_dtype(info.dtype).name}{shape}"
 
 
 def _candidates(source: Source, graph: Any) -> Dict[str, Dict[str, str]]:

@@ -183,19 +183,36 @@ def _inputs(model: Any, what: str) -> Dict[str, Any]:
         )
     with tf.name_scope(NAME):
         return {
-            name: _placeholder(tensor, name, what)
-            for name, tensor in zip(model.input_names, model.inputs)
+            name: _placeholder(tensor, name, layer, what)
+            for name, tensor, layer in zip(model.input_names, model.inputs, _input_layers(model))
         }
 
 
-def _placeholder(tensor: Any, name: str, what: str) -> Any:
+def _input_layers(model: Any) -> List[Any]:
+    """The Input layer of each input; None for a subclassed model, which has none."""
+    return getattr(model, "_input_layers", None) or [None] * len(model.inputs)
+
+
+def _placeholder(tensor: Any, name: str, layer: Any, what: str) -> Any:
     if isinstance(tensor, tf.SparseTensor):
-        return tf.sparse_placeholder(tensor.dtype, tensor.shape.as_list(), name)
+        return _sparse_placeholder(tensor.dtype, getattr(layer, "_batch_input_shape", None), name)
     if not isinstance(tensor, tf.Tensor):
         raise InputError(
             f"{what}: input {name} is a {type(tensor).__name__}; expected a dense or sparse tensor"
         )
     return tf.placeholder(tensor.dtype, tensor.shape, name)
+
+
+def _sparse_placeholder(dtype: Any, shape: Any, name: str) -> Any:
+    """With the width that the Input layer says, which a tf.sparse_placeholder forgets."""
+    if shape is None or len(shape) != 2 or shape[1] is None:
+        return tf.sparse_placeholder(dtype, name=name)
+    num_rows = tf.placeholder(tf.int64, [], name=name + "/num_rows")
+    return tf.SparseTensor(
+        tf.placeholder(tf.int64, [None, 2], name=name + "/indices"),
+        tf.placeholder(dtype, [None], name=name + "/values"),
+        tf.stack([num_rows, shape[1]], name=name + "/shape"),
+    )
 
 
 def _call(model: Any, inputs: List[Any], what: str) -> Dict[str, Any]:

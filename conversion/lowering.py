@@ -25,6 +25,7 @@ class Lowered:
         checkpoint: prefix of the checkpoint that the variables are read from.
         graph_def: after surgery, its variables under their new names.
         signature: inputs and outputs with dtypes and shapes as inferred after surgery.
+        signature_def: name of the signature_def that was taken; "" where flags name the tensors.
         unused_inputs: inputs that no output needs; they are not in the signature.
         initialisers: names of the nodes that fill lookup tables.
         assets: files that the graph reads.
@@ -38,6 +39,7 @@ class Lowered:
     checkpoint: str
     graph_def: Any
     signature: Signature
+    signature_def: str
     unused_inputs: Tuple[str, ...]
     initialisers: Tuple[str, ...]
     assets: Tuple[tables.Asset, ...]
@@ -99,6 +101,7 @@ def lower(source: Source, request: Request) -> Lowered:
         checkpoint,
         graph_def,
         signature,
+        chosen.signature,
         unused,
         initialisers,
         tables.assets(source, graph_def),

@@ -9,6 +9,7 @@ import numpy as np
 
 from batchinfer.errors import InputError
 from batchinfer.signature import Signature
+from conversion.ragged_arrays import ragged_rows
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,8 @@ def check_inputs(reference: Reference, signature: Signature) -> Dict[str, Any]:
             problems.append(f"expected inputs/{spec.name}; found {', '.join(reference.inputs)}")
             continue
         fits = array.ndim == len(spec.shape) and all(
-            want in (None, have) for want, have in zip(spec.row_shape, array.shape[1:])
+            want in (None, have) or spec.lengths is not None
+            for want, have in zip(spec.row_shape, array.shape[1:])
         )
         string = spec.dtype == "string"
         fits = fits and string == (array.dtype.kind in "SUO")
@@ -69,6 +71,11 @@ def check_inputs(reference: Reference, signature: Signature) -> Dict[str, Any]:
             problems.append(f"expected {spec}; found {array.dtype}{list(array.shape)}")
         else:
             arrays[spec.name] = as_bytes(array) if string else array.astype(spec.numpy_dtype)
+        if spec.lengths is not None and spec.name in arrays:
+            try:
+                arrays[spec.name] = ragged_rows(spec, arrays[spec.name], reference.inputs)
+            except InputError as error:
+                problems.append(str(error))
     rows = {name: len(array) for name, array in arrays.items()}
     if len(set(rows.values())) > 1 or 0 in rows.values():
         problems.append(

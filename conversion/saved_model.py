@@ -43,7 +43,7 @@ def write_saved_model(
     meta_graph.meta_info_def.tags.append(tf.saved_model.SERVING)
     meta_graph.signature_def[tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY].CopyFrom(
         tf.saved_model.build_signature_def(
-            inputs=_infos(graph, signature.inputs),
+            inputs={**_infos(graph, signature.inputs), **_lengths(graph, signature)},
             outputs=_infos(graph, signature.outputs),
             method_name=tf.saved_model.PREDICT_METHOD_NAME,
         )
@@ -128,6 +128,17 @@ def _infos(graph: Any, specs: Iterable[TensorSpec]) -> Any:
     return {
         spec.name: tf.saved_model.build_tensor_info(graph.get_tensor_by_name(spec.tensor))
         for spec in specs
+    }
+
+
+def _lengths(graph: Any, signature: Signature) -> Any:
+    """`ids/lengths` beside `ids`, for other loaders of the SavedModel."""
+    return {
+        f"{spec.name}/lengths": tf.saved_model.build_tensor_info(
+            graph.get_tensor_by_name(spec.lengths)
+        )
+        for spec in signature.inputs
+        if spec.lengths is not None
     }
 
 

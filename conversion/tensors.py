@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Tuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
 from batchinfer.errors import InputError
 from batchinfer.signature import Signature, TensorSpec
 from batchinfer.tf1 import tf
 from conversion.candidates import candidates, flags_for
-from conversion.graph import Edge, close_names, copied
+from conversion.graph import Edge, close_names
 from conversion.loop_shapes import settled_shapes
 from conversion.source import Source
+from conversion.sparse_inputs import Fed, Sparse, with_ragged_inputs
 
+DEFAULT_SIGNATURE = "serving_default"
+OF_LOADERS = "__saved_model_"  # signatures that name init and train ops
 OUTPUT_SCOPE = "outputs/"  # where the outputs' nodes get names that no rewrite changes
 
 
@@ -25,11 +28,17 @@ class Tensors:
         inputs, outputs: such as `image:0` by `image`.
         declared: shapes that the signature_def gives, for tensors whose rank TensorFlow cannot
             infer from the graph, as behind a lookup table.
+        sparse: inputs that are SparseTensors, by name; they are not among `inputs`.
+        ragged: what is fed in place of those, by name, once the graph was changed for it.
+        signature: the signature_def that says all this; "" where flags do.
     """
 
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     declared: Mapping[str, Any] = field(default_factory=dict)
+    sparse: Mapping[str, Sparse] = field(default_factory=dict)
+    ragged: Mapping[str, Fed] = field(default_factory=dict)
+    signature: str = ""
 
 
 def choose_tensors(
@@ -37,22 +46,61 @@ def choose_tensors(
 ) -> Tensors:
     """What the flags name; without flags, what the signature_def names.
 
+    Where there is no `serving_default`, the only signature that could be one is taken.
+
     Raises:
-        InputError: only one side is named, no such signature, or a signature with sparse inputs.
+        InputError: only one side is named, no such signature, several to choose from, or a
+            signature with outputs that are not dense.
     """
     if bool(inputs) != bool(outputs):
         raise InputError("expected both --input and --output, or neither; found one of them")
     if inputs:
         return Tensors(_with_index(inputs), _with_index(outputs))
     definitions = source.meta_graph.signature_def
+    usable = usable_signatures(source.meta_graph)
+    if signature == DEFAULT_SIGNATURE and signature not in definitions and len(usable) == 1:
+        signature = usable[0]
     if signature not in definitions:
-        raise InputError(_no_signature(source, signature, list(definitions)))
+        raise InputError(_no_signature(source, signature, usable))
     definition = definitions[signature]
+    dense = {name: info for name, info in definition.inputs.items() if _encoding(info) == "name"}
+    problems = [
+        f"input {name} is neither a dense nor a sparse tensor"
+        for name, info in sorted(definition.inputs.items())
+        if _encoding(info) not in ("name", "coo_sparse")
+    ]
+    problems += [
+        f"output {name} is a SparseTensor, whose values do not come row by row; expected a dense "
+        "one, as of tf.sparse.to_dense"
+        for name, info in sorted(definition.outputs.items())
+        if _encoding(info) != "name"
+    ]
+    if problems:
+        raise InputError(f"signature {signature} of {source.path}:\n  " + "\n  ".join(problems))
     return Tensors(
-        {name: _dense(name, info) for name, info in sorted(definition.inputs.items())},
-        {name: _dense(name, info) for name, info in sorted(definition.outputs.items())},
+        {name: str(info.name) for name, info in sorted(dense.items())},
+        {name: str(info.name) for name, info in sorted(definition.outputs.items())},
         {name: tf.TensorShape(info.tensor_shape) for name, info in definition.outputs.items()},
+        {
+            name: Sparse.of(info)
+            for name, info in sorted(definition.inputs.items())
+            if name not in dense
+        },
+        signature=signature,
     )
+
+
+def usable_signatures(meta_graph: Any) -> List[str]:
+    """The signatures that take and give tensors; those of loaders and trainers do not."""
+    return sorted(
+        name
+        for name, one in meta_graph.signature_def.items()
+        if one.inputs and one.outputs and not name.startswith(OF_LOADERS)
+    )
+
+
+def _encoding(info: Any) -> str:
+    return str(info.WhichOneof("encoding"))
 
 
 def _with_index(tensors: Mapping[str, str]) -> Dict[str, str]:
@@ -61,12 +109,6 @@ def _with_index(tensors: Mapping[str, str]) -> Dict[str, str]:
         name: tensor if re.search(r":\d+$", tensor) else tensor + ":0"
         for name, tensor in tensors.items()
     }
-
-
-def _dense(name: str, info: Any) -> str:
-    if info.WhichOneof("encoding") != "name":
-        raise InputError(f"{name} of the signature is a sparse tensor; expected a dense one")
-    return str(info.name)
 
 
 def _no_signature(source: Source, signature: str, found: List[str]) -> str:
@@ -112,21 +154,28 @@ def anchor(graph_def: Any, tensors: Tensors, what: str) -> Tuple[Any, Tensors]:
     graph = imported(graph_def, what)
     problems = [
         f"--{flag} {name}={tensor}: no such tensor; {_near(graph, tensor)}"
-        for flag, named in (("input", tensors.inputs), ("output", tensors.outputs))
-        for name, tensor in named.items()
+        for flag, name, tensor in _named(tensors)
         if not _has(graph, tensor)
     ]
     if problems:
         raise InputError(
             f"{what}: {len(problems)} tensor(s) not found:\n  " + "\n  ".join(problems)
         )
-    made, anchors = copied(graph_def), {}
+    made, ragged = with_ragged_inputs(graph_def, tensors.sparse)
+    anchors = {}
     for name, tensor in tensors.outputs.items():
         node = made.node.add(name=_free(graph, OUTPUT_SCOPE + _safe(name)), op="Identity")
         node.attr["T"].type = graph.get_tensor_by_name(tensor).dtype.as_datatype_enum
         node.input.append(str(Edge.parse(tensor)))
         anchors[name] = node.name + ":0"
-    return made, Tensors(tensors.inputs, anchors, tensors.declared)
+    return made, replace(tensors, outputs=anchors, ragged=ragged)
+
+
+def _named(tensors: Tensors) -> Iterator[Tuple[str, str, str]]:
+    """Each tensor that is named: "input" or "output", the user's name for it, its own."""
+    yield from (("input", *pair) for pair in tensors.inputs.items())
+    yield from (("output", *pair) for pair in tensors.outputs.items())
+    yield from (("input", name, one) for name, s in tensors.sparse.items() for one in s.tensors)
 
 
 def _has(graph: Any, tensor: str) -> bool:
@@ -163,10 +212,23 @@ def read_signature(graph: Any, tensors: Tensors) -> Tuple[Signature, Tuple[str, 
         BundleError: a scalar, a dtype that bundles do not know, or no input left.
     """
     present = {name: tensor for name, tensor in tensors.inputs.items() if _has(graph, tensor)}
-    unused = tuple(sorted(set(tensors.inputs) - set(present)))
+    ragged = {name: fed for name, fed in tensors.ragged.items() if _has(graph, fed.rows)}
+    unused = {*tensors.inputs, *tensors.ragged} - {*present, *ragged}
+    inputs = [*_specs(graph, present, {}), *_ragged_specs(graph, ragged)]
     outputs = _specs(graph, tensors.outputs, tensors.declared)
-    signature = Signature(_specs(graph, present, {}), outputs)
-    return signature, unused
+    signature = Signature(tuple(sorted(inputs, key=lambda spec: spec.name)), outputs)
+    return signature, tuple(sorted(unused))
+
+
+def _ragged_specs(graph: Any, ragged: Mapping[str, Fed]) -> List[TensorSpec]:
+    return [
+        TensorSpec(name, fed.rows, _dtype_name(graph, fed.rows), fed.shape, fed.lengths)
+        for name, fed in ragged.items()
+    ]
+
+
+def _dtype_name(graph: Any, tensor: str) -> str:
+    return str(graph.get_tensor_by_name(tensor).dtype.base_dtype.name)
 
 
 def _specs(

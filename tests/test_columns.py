@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from batchinfer.arrow import pa
-from batchinfer.columns import bad_rows, to_numpy, type_problem
+from batchinfer.columns import bad_rows, to_numpy, to_rows, type_problem
 from batchinfer.signature import TensorSpec
 
 
@@ -175,3 +175,59 @@ def test_half_a_million_nulls_are_found_at_once_and_other_reasons_among_them():
     found = bad_rows(pa.array(rows, pa.list_(pa.int8())), spec("int8", 2))
     assert len(found) == 250_001
     assert (found[1], found[100]) == ("null", "list of 3 values, expected 2")
+
+
+def ragged(dtype, most=None):
+    """Rows of different lengths, of `most` values where the model says so."""
+    return TensorSpec("x", "x:0", dtype, (None, most), "x/lengths:0")
+
+
+RAGGED = [
+    ("ints", pa.array([[1, 2], [], [3]], pa.list_(pa.int32())), ragged("int64"),
+     [[1, 2], [0, 0], [3, 0]]),
+    ("floats", pa.array([[1.5], [2.5, 3.5], [9.0]], pa.large_list(pa.float64())), ragged("float32"),
+     [[1.5, 0.0], [2.5, 3.5], [9.0, 0.0]]),
+    ("strings", pa.array([["a", "bb"], ["c"], []]), ragged("string"),
+     [[b"a", b"bb"], [b"c", b""], [b"", b""]]),
+    ("bytes", pa.array([[b"a"], [b"b"], [b"\0"]]), ragged("string"), [[b"a"], [b"b"], [b"\0"]]),
+    ("lists of one length", pa.array([[1, 2], [3, 4], [5, 6]], pa.list_(pa.int8(), 2)),
+     ragged("int32"), [[1, 2], [3, 4], [5, 6]]),
+    ("as many as the model takes", pa.array([[True], [False, True], []]), ragged("bool", 2),
+     [[True, False], [False, True], [False, False]]),
+    ("nothing at all", pa.array([[], [], []], pa.list_(pa.int64())), ragged("int64"), [[], [], []]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "array, spec, expected", [r[1:] for r in RAGGED], ids=[r[0] for r in RAGGED]
+)
+def test_lists_of_different_lengths(array, spec, expected):
+    assert type_problem(array.type, spec) is None
+    assert bad_rows(array, spec) == {}
+    found = to_rows(array, spec)
+    assert (found.values.dtype, found.padded().tolist()) == (spec.numpy_dtype, expected)
+    piece = array.slice(1, 2)
+    assert bad_rows(piece, spec) == {}
+    width = max(len(row) for row in piece.to_pylist())
+    assert to_rows(piece, spec).padded().tolist() == [row[:width] for row in expected[1:]]
+
+
+@pytest.mark.parametrize("column, spec, words", [
+    (pa.int64(), ragged("int64"), "expected a list of values"),
+    (pa.list_(pa.list_(pa.int64())), ragged("int64"), "expected a list of values"),
+    (pa.list_(pa.string()), ragged("int64"), "expected numbers"),
+    (pa.binary(), ragged("int64"), "expected numbers"),
+    (pa.list_(pa.float64()), ragged("int64"), "without losing values"),
+])  # fmt: skip
+def test_a_type_that_never_fits_rows_of_different_lengths(column, spec, words):
+    assert words in type_problem(column, spec)
+
+
+def test_lists_of_different_lengths_that_cannot_be_fed():
+    rows = [[1, 2], None, [3, None], [1, 2, 3], [1 << 40], []]
+    assert bad_rows(pa.array(rows, pa.list_(pa.int64())), ragged("int32", 2)) == {
+        1: "null",
+        2: "null inside the list",
+        3: "list of 3 values, expected at most 2",
+        4: "1099511627776 does not fit int32",
+    }

@@ -71,3 +71,18 @@ def test_a_signature_comes_back_from_json_sorted_by_name():
     again = Signature.from_json(fields)
     assert again == Signature(signature.inputs[::-1], signature.outputs[::-1])
     assert Signature.from_json(again.to_json()) == again
+
+
+def test_an_input_with_rows_of_different_lengths_keeps_the_tensor_of_its_lengths():
+    ids = TensorSpec("ids", "ids:0", "int64", (None, None), "ids/lengths:0")
+    assert (str(ids), ids.fed) == ("ids: ragged int64[?, ?]", ("ids:0", "ids/lengths:0"))
+    signature = Signature((ids,), (TensorSpec("y", "y:0", "float32", (None,)),))
+    assert Signature.from_json(signature.to_json()) == signature
+    assert signature.to_json()["outputs"]["y"] == {
+        "tensor": "y:0", "dtype": "float32", "shape": [None],
+    }  # fmt: skip
+
+
+def test_rows_of_different_lengths_have_one_dimension():
+    with pytest.raises(BundleError, match="expected 2, the batch and the values of a row"):
+        TensorSpec("ids", "ids:0", "int64", (None, None, 3), "ids/lengths:0")

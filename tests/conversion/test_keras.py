@@ -11,6 +11,8 @@ import pytest
 
 from batchinfer.bundle import Bundle
 from batchinfer.errors import InputError, MappingError
+from batchinfer.ragged import Ragged
+from batchinfer.scorer import Scorer
 from batchinfer.tf1 import tf
 from conversion.convert import convert
 from conversion.keras_shim import keras_on_one_device
@@ -291,3 +293,24 @@ def test_user_code_finds_tensorflow_as_it_was_afterwards():
         assert tf.keras.backend.clear_session is not before[0]
     assert tf.keras.backend.clear_session is before[0]
     assert tf.distribute.experimental.TPUStrategy.__new__ is before[1]
+
+
+def test_a_sparse_input_keeps_the_width_of_its_layer(tmp_path, monkeypatch):
+    def sparse():
+        x = tf.keras.Input((4,), sparse=True, name="x")
+        kernel = np.arange(8, dtype=np.float32).reshape(4, 2)
+        y = tf.keras.layers.Lambda(lambda x: tf.sparse.sparse_dense_matmul(x, kernel))(x)
+        return tf.keras.Model(x, tf.keras.layers.Dense(2, name="y", use_bias=False)(y))
+
+    monkeypatch.setattr(keras_model, "sparse", sparse, raising=False)
+    with tf.Graph().as_default(), tf.Session().as_default():
+        model = sparse()
+        model.set_weights([np.eye(2)])
+        model.save_weights(str(tmp_path / "w.h5"))
+    convert(options(str(tmp_path / "w.h5"), tmp_path / "bundle", "sparse"))
+    bundle = Bundle.open(str(tmp_path / "bundle"))
+    assert str(bundle.signature.inputs[0]) == "x: ragged float32[?, 4]"
+    scorer = Scorer.restore(bundle, 3)
+    rows = Ragged.of(np.array([1.0, 1.0, 2.0], np.float32), np.array([2, 0, 1]))
+    assert scorer.score({"x": rows})["y"].tolist() == [[2.0, 4.0], [0.0, 0.0], [0.0, 2.0]]
+    scorer.close()
