@@ -18,7 +18,7 @@ def params():
         "embedding": 6,
         "hidden": 16,
         "heads": 4,
-        "layers": 3,
+        "layers": 2,
         "dropout": 0.1,
         "learning_rate": 0.02,
     }
