@@ -12,6 +12,7 @@ from conversion import names
 from conversion.checkpoint import read_specs
 from conversion.graph import every_node
 from conversion.source import Source
+from conversion.tf_internals import attr_value
 
 INFEED = ("InfeedDequeueTuple", "InfeedDequeue")
 OUTFEED = ("OutfeedEnqueueTuple", "OutfeedEnqueue")
@@ -55,17 +56,17 @@ def read_contents(source: Source) -> Contents:
     specs = read_specs(source.checkpoint) if source.checkpoint else ()
     mapping, _ = names.match(specs, (), names.NO_RULES)
     dropped = {drop.name for drop in mapping.drops}
+    replicated = nodes.get("TPUReplicateMetadata", ())
     model = [spec for spec in specs if spec.name not in dropped]
     return Contents(
         fed=_tensors(nodes, INFEED),
         fetched=_tensors(nodes, OUTFEED),
-        num_cores=max((n.attr["num_replicas"].i for n in nodes.get("TPUReplicateMetadata", ())),
-                      default=0),
+        num_cores=max([0, *(attr_value(node, "num_replicas").i for node in replicated)]),
         embedding_tables=sum(len(nodes.get(op, ())) for op in ACTIVATIONS),
         model_variables=len(model),
         model_bytes=sum(_size(spec) for spec in model),
         others=tuple(sorted(Counter(drop.reason for drop in mapping.drops).items())),
-    )  # fmt: skip
+    )
 
 
 def _tensors(nodes: Dict[str, List[Any]], ops: Iterable[str]) -> Tuple[str, ...]:
@@ -75,8 +76,9 @@ def _tensors(nodes: Dict[str, List[Any]], ops: Iterable[str]) -> Tuple[str, ...]
 
 
 def _tensors_of(node: Any) -> Tuple[str, ...]:
-    types = node.attr["dtypes"].list.type or [node.attr["dtype"].type]
-    shapes = node.attr["shapes"].list.shape or [node.attr["shape"].shape] * len(types)
+    types = attr_value(node, "dtypes").list.type or [attr_value(node, "dtype").type]
+    shapes = attr_value(node, "shapes").list.shape
+    shapes = shapes or [attr_value(node, "shape").shape] * len(types)
     return tuple(f"{tf.as_dtype(kind).name}[{_dims(shape)}]" for kind, shape in zip(types, shapes))
 
 

@@ -128,11 +128,12 @@ def why_refused(
 def _wrong_in_a_predictor(node: Any, inside: bool) -> str:
     """Ops that run, but give other numbers than the model's owner expects."""
     if node.op in ("TPUReplicatedInput", "TPUReplicatedOutput"):
-        replicas = node.attr["N"].i or node.attr["num_replicas"].i
+        attr = "N" if node.op == "TPUReplicatedInput" else "num_replicas"
+        replicas = attr_value(node, attr).i
         return REPLICAS.format(replicas) if replicas > 1 else ""
     if node.op.startswith(RANDOM):
         return "gives other numbers in each run; this looks like a training graph (dropout?)"
-    if node.op == "Bitcast" and BFLOAT16 in (node.attr["T"].type, node.attr["type"].type):
+    if node.op == "Bitcast" and BFLOAT16 in [attr_value(node, name).type for name in ("T", "type")]:
         return "reads the bits of a bfloat16, which is a float32 after conversion"
     if _trains_batch_norm(node):
         return "uses the statistics of its batch (is_training=True); " + TRAINING

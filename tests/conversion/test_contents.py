@@ -11,6 +11,8 @@ from batchinfer.errors import InputError
 from batchinfer.tf1 import tf
 from conversion.contents import as_lines, read_contents
 from conversion.convert import convert
+from conversion.inspection import inspect
+from conversion.lowering import Request
 from conversion.options import ConvertOptions
 from conversion.source import open_source
 
@@ -50,6 +52,13 @@ def test_a_training_graph_is_described_and_answered_with_the_command_that_would_
     assert f"jobs/convert.py {trained} --model-fn PACKAGE.MODULE:model_fn --params" in text
     assert "    NAME_0: float32[?, 4]\n    NAME_1: int32[?]" in text
     assert not os.path.exists(os.path.dirname(trained) + "/b")
+
+
+def test_a_graph_that_is_looked_at_stays_as_it_is(trained):
+    source = open_source(trained + ".meta")
+    before = source.meta_graph.SerializeToString(deterministic=True)
+    inspect(source, Request({}, {}))
+    assert source.meta_graph.SerializeToString(deterministic=True) == before
 
 
 def test_a_training_graph_without_its_checkpoint_is_described_as_well(trained, tmp_path):
