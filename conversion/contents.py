@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from batchinfer.tf1 import tf
-from conversion import names
+from conversion import matching, names
 from conversion.checkpoint import read_specs
 from conversion.graph import every_node
 from conversion.source import Source
@@ -54,7 +54,7 @@ def read_contents(source: Source) -> Contents:
     for _, node in every_node(source.meta_graph.graph_def if source.meta_graph else tf.GraphDef()):
         nodes.setdefault(node.op, []).append(node)
     specs = read_specs(source.checkpoint) if source.checkpoint else ()
-    mapping, _ = names.match(specs, (), names.NO_RULES)
+    mapping, _ = matching.match(specs, (), names.NO_RULES)
     dropped = {drop.name for drop in mapping.drops}
     replicated = nodes.get("TPUReplicateMetadata", ())
     model = [spec for spec in specs if spec.name not in dropped]

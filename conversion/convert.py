@@ -13,7 +13,6 @@ from batchinfer.bundle import GOLDEN, Bundle, refuse_existing, write_bundle
 from batchinfer.scorer import Scorer
 from batchinfer.tf1 import tf
 from conversion import parity, saved_model
-from conversion.checkpoint import copy_variables
 from conversion.keras_model import keras_source, maker_of
 from conversion.keras_weights import is_h5
 from conversion.lowering import Lowered, Request, lower, num_nodes
@@ -24,6 +23,7 @@ from conversion.reference import Reference, check_inputs, read_reference, score_
 from conversion.rules import read_rules
 from conversion.source import Source, open_source, tags_of
 from conversion.tensors import imported
+from conversion.variable_copy import copy_variables
 
 
 def convert(options: ConvertOptions) -> Dict[str, Any]:
@@ -154,15 +154,8 @@ def describe(source: Source, lowered: Lowered, precision: str, target: str) -> D
         "batch": {"kind": "fixed", "rows": fixed_rows} if fixed_rows else {"kind": "dynamic"},
         "precision": precision,
         "target": target,
-        "variables": {
-            one.target: {
-                "source": one.source.name,
-                "dtype": one.variable.spec.dtype,
-                "source_dtype": one.source.dtype,
-                "shape": list(one.source.shape or ()),
-            }
-            for one in assignments
-        },
+        "variables": {one.target: one.to_json() for one in assignments},
+        "weights": lowered.mapping.weights.to_json(),
         "dropped": {drop.name: drop.reason for drop in lowered.mapping.drops},
         "rewrites": [{"rewrite": one.rewrite, "count": one.count} for one in lowered.applied],
         "host_ops": [vars(one) for one in lowered.host_ops],
@@ -187,6 +180,7 @@ def summary(bundle: Bundle, lowered: Lowered) -> Dict[str, Any]:
             "renamed": renamed,
             "dropped": len(manifest["dropped"]),
         },
+        "weights": manifest["weights"],
         "inputs": [str(spec) for spec in lowered.signature.inputs],
         "outputs": [str(spec) for spec in lowered.signature.outputs],
         "batch": manifest["batch"],

@@ -10,11 +10,11 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from batchinfer.errors import InputError
 from batchinfer.signature import Signature
 from batchinfer.tf1 import tf
-from conversion import inventory, names, tables, tensors, variables
+from conversion import inventory, matching, names, tables, tensors
 from conversion.candidates import candidates, flags_for
 from conversion.checkpoint import read_specs
 from conversion.graph import Edge, GraphView, every_node
-from conversion.lowering import Request, require_whole
+from conversion.lowering import Request, require_whole, variables_of
 from conversion.source import KINDS, Source, tags_of
 from conversion.surgery import REWRITES, operate, sweep
 
@@ -96,7 +96,7 @@ def inspect(source: Source, request: Request, rules_path: Optional[str] = None) 
     except InputError as error:
         problems.append(str(error))
     if source.meta_graph is None:
-        fates = _variable_fates(source, (), request.rules, problems)
+        fates = _variable_fates(source, (), request, problems)
         return Inspection(source, 0, 0, {}, {}, {}, (), fates, "", tuple(problems))
     graph_def = source.meta_graph.graph_def
     chosen = _chosen(source, request, problems)
@@ -110,7 +110,7 @@ def inspect(source: Source, request: Request, rules_path: Optional[str] = None) 
         candidates=_candidates(source, graph),
         bundle=trial.bundle,
         ops=trial.ops,
-        variables=_variable_fates(source, trial.variables, request.rules, problems),
+        variables=_variable_fates(source, trial.variables, request, problems),
         command=_command(source, request, chosen, rules_path),
         problems=tuple(problems),
     )
@@ -163,8 +163,7 @@ def _operated(
             problems.append(inventory.message(refused))
         if refused or not chosen.outputs:
             return _Trial(ops)
-        keys = {**variables.saver_keys(source.meta_graph), **source.keys}
-        found = variables.graph_variables(cleaned, keys)
+        found = variables_of(source, cleaned)
         signature = tensors.read_signature(tensors.imported(cleaned, source.path), chosen)[0]
         return _Trial(ops, found, _sides(signature))
     except InputError as error:
@@ -196,19 +195,19 @@ def _census(
 def _variable_fates(
     source: Source,
     found: Tuple[names.GraphVariable, ...],
-    rules: names.Rules,
+    request: Request,
     problems: List[str],
 ) -> Tuple[VariableFate, ...]:
     if source.checkpoint is None:
         return ()
     specs = read_specs(source.checkpoint)
-    mapping, problem = names.match(specs, found, rules, source.left_out)
+    mapping, problem = matching.match(specs, found, request.rules, request.weights, source.left_out)
     if problem and found:
         problems.append(problem)
     fates = {drop.name: f"dropped: {drop.reason}" for drop in mapping.drops}
     for one in mapping.assignments:
-        same = one.target == one.source.name
-        fates[one.source.name] = KEPT if same else f"renamed to {one.target}"
+        for piece in one.pieces:
+            fates[piece.spec.name] = one.fate(KEPT)
     unmatched = "no rule for it" if found else "model variable"
     return tuple(VariableFate(spec, fates.get(spec.name, unmatched)) for spec in specs)
 

@@ -13,13 +13,14 @@ import yaml
 
 from batchinfer.errors import InputError
 from batchinfer.tf1 import tf
-from conversion.checkpoint import find_checkpoint, write_values
+from conversion.checkpoint import find_checkpoint
 from conversion.keras_objects import model_keys
 from conversion.keras_shim import keras_on_one_device
 from conversion.keras_weights import WeightsFile, is_h5, matched_values
 from conversion.object_checkpoint import read_object_graph, with_object_names
 from conversion.options import ModelCode
 from conversion.source import Source, named_checkpoint
+from conversion.variable_copy import write_values
 
 NAME = "keras_model"  # of the scope of inputs that a features file declares
 

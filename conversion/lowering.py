@@ -8,9 +8,9 @@ from typing import Any, Mapping, Optional, Tuple
 
 from batchinfer.errors import InputError
 from batchinfer.signature import Signature
-from conversion import contents, inventory, names, tables, tensors, variables
+from conversion import contents, inventory, matching, names, tables, tensors, variables
 from conversion.candidates import looks_like_training
-from conversion.checkpoint import read_specs
+from conversion.checkpoint import read_specs, require_files
 from conversion.graph import Edge
 from conversion.host_ops import HostOp, host_ops
 from conversion.source import KINDS, Source
@@ -91,9 +91,10 @@ def lower(source: Source, request: Request) -> Lowered:
         graph_def, anchors + list(initialisers), request.precision, request.target
     )
     inventory.refuse(graph_def, request.target)
-    keys = {**variables.saver_keys(source.meta_graph), **source.keys}
-    found = variables.graph_variables(graph_def, keys)
-    mapping = names.assign(read_specs(checkpoint), found, request.rules, source.left_out)
+    found = variables_of(source, graph_def)
+    mapping = matching.assign(
+        read_specs(checkpoint), found, request.rules, request.weights, source.left_out
+    )
     targets = {one.variable.spec.name: one.target for one in mapping.assignments}
     graph_def = variables.rename_variables(graph_def, targets)
     signature, unused = tensors.read_signature(tensors.imported(graph_def, source.path), chosen)
@@ -116,7 +117,10 @@ def lower(source: Source, request: Request) -> Lowered:
 def _notes(mapping: names.Mapping) -> Tuple[str, ...]:
     """Batch norm of a TPU in training mode is plain moments, which no op gives away."""
     dropped = sorted(
-        drop.name for drop in mapping.drops if re.search(r"moving_(mean|variance)$", drop.name)
+        drop.name
+        for drop in mapping.drops
+        if re.search(r"moving_(mean|variance)$", drop.name)
+        and not drop.reason.startswith(matching.REPLACED)
     )
     if not dropped:
         return ()
@@ -127,8 +131,17 @@ def _notes(mapping: names.Mapping) -> Tuple[str, ...]:
     )
 
 
+def variables_of(source: Source, graph_def: Any) -> Tuple[names.GraphVariable, ...]:
+    """The variables of a lowered graph, with the checkpoint names that the source knows."""
+    keys = {**variables.saver_keys(source.meta_graph), **source.keys}
+    parts = variables.saver_parts(source.meta_graph)
+    return variables.graph_variables(
+        graph_def, keys, {name: part for name, part in parts.items() if name not in source.keys}
+    )
+
+
 def require_whole(source: Source, request: Request) -> str:
-    """The checkpoint of a source that has a graph for prediction as well.
+    """The checkpoint, whole, of a source that has a graph for prediction as well.
 
     Raises:
         InputError: with what is missing.
@@ -153,6 +166,7 @@ def require_whole(source: Source, request: Request) -> str:
             f"{source.path} has no checkpoint in it or beside it; name one with --checkpoint "
             "PREFIX_OR_FOLDER"
         )
+    require_files(source.checkpoint)
     return source.checkpoint
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Tuple
 
 from batchinfer.errors import MappingError
 from batchinfer.tf1 import tf
 from conversion.graph import Edge, GraphView, copied
-from conversion.names import GraphVariable, VariableSpec
+from conversion.slices import Slice, parse_slice
+from conversion.specs import GraphVariable, VariableSpec
+
+_RESTORES = ("RestoreV2", "RestoreSlice", "Restore")
+_PASSED = ("Identity", "Reshape")
 
 
 def variable_name(node: Any) -> str:
@@ -15,11 +19,14 @@ def variable_name(node: Any) -> str:
     return node.attr["shared_name"].s.decode() or node.name
 
 
-def graph_variables(graph_def: Any, keys: Mapping[str, str]) -> Tuple[GraphVariable, ...]:
+def graph_variables(
+    graph_def: Any, keys: Mapping[str, str], parts: Optional[Mapping[str, Slice]] = None
+) -> Tuple[GraphVariable, ...]:
     """Every variable that the graph reads, once, by name.
 
     Args:
         keys: checkpoint name by variable name, where they differ.
+        parts: slices of the checkpoint's variables, by the name of the partition.
 
     Raises:
         MappingError: two handles of one variable disagree about its shape or dtype.
@@ -33,27 +40,60 @@ def graph_variables(graph_def: Any, keys: Mapping[str, str]) -> Tuple[GraphVaria
             )
             if not found.setdefault(name, spec) == spec:
                 raise MappingError(f"the graph holds one variable as {found[name]} and as {spec}")
-    return tuple(GraphVariable(found[name], keys.get(name, name)) for name in sorted(found))
+    return tuple(
+        GraphVariable(found[name], keys.get(name, name), (parts or {}).get(name))
+        for name in sorted(found)
+    )
 
 
 def saver_keys(meta_graph: Any) -> Dict[str, str]:
     """Checkpoint name by variable name, read from the restore ops of the artifact's own saver.
 
-    They differ where a model's scaffold restores moving averages into the variables.
+    They differ where a model's scaffold restores moving averages into the variables, and for
+    partitions.
     """
+    return {name: key for name, (key, _) in _restored(meta_graph).items()}
+
+
+def saver_parts(meta_graph: Any) -> Dict[str, Slice]:
+    """The slice of the checkpoint's variable that a partition is, by variable name."""
+    texts = {name: text for name, (_, text) in _restored(meta_graph).items() if text}
+    return {name: parse_slice(text) for name, text in texts.items()}
+
+
+def _restored(meta_graph: Any) -> Dict[str, Tuple[str, str]]:
+    """Checkpoint name and `shape_and_slice` that the saver restores, by variable name."""
     view = GraphView(meta_graph.graph_def)
-    keys: Dict[str, str] = {}
+    found: Dict[str, Tuple[str, str]] = {}
     for node in _assignments(view, meta_graph.saver_def.restore_op_name):
-        variable = view.nodes[Edge.parse(node.input[0]).node]
-        value = Edge.parse(node.input[1])
-        while view.nodes[value.node].op in ("Identity", "Reshape"):
-            value = Edge.parse(view.nodes[value.node].input[0])
-        restore = view.nodes[value.node]
-        names = view.nodes[Edge.parse(restore.input[1]).node] if restore.op == "RestoreV2" else None
-        if names is not None and names.op == "Const":
-            key = tf.make_ndarray(names.attr["value"].tensor)[value.index]
-            keys[variable_name(variable)] = key.decode()
-    return keys
+        variable = _followed(view, Edge.parse(node.input[0]))
+        value = _followed(view, Edge.parse(node.input[1]))
+        restore = view.nodes.get(value.node)
+        if restore is None or restore.op not in _RESTORES or variable.node not in view.nodes:
+            continue
+        names, slices = _strings(view, restore, 1), _strings(view, restore, 2)
+        if value.index < len(names):
+            text = slices[value.index] if value.index < len(slices) else ""
+            found[variable_name(view.nodes[variable.node])] = (names[value.index], text)
+    return found
+
+
+def _followed(view: GraphView, edge: Edge) -> Edge:
+    """The edge behind ops that pass their input on; savers put them in."""
+    while edge.node in view.nodes and view.nodes[edge.node].op in _PASSED:
+        edge = Edge.parse(view.nodes[edge.node].input[0])
+    return edge
+
+
+def _strings(view: GraphView, restore: Any, position: int) -> List[str]:
+    """The strings of a constant input; [] when there is none."""
+    if len(restore.input) <= position:
+        return []
+    node = view.nodes.get(_followed(view, Edge.parse(restore.input[position])).node)
+    if node is None or node.op != "Const":
+        return []
+    array = tf.make_ndarray(node.attr["value"].tensor)
+    return [text.decode() for text in array.reshape(-1)]
 
 
 def _assignments(view: GraphView, restore_op: str) -> List[Any]:

@@ -95,7 +95,7 @@ def test_the_manifest_says_what_happened_to_every_variable(artifacts, tmp_path):
         "shape": [3, 3, 1, 4],
     }
     assert manifest["dropped"]["global_step"] == "training step"
-    assert manifest["dropped"]["net/conv/kernel/Adam_1"] == "optimizer slot"
+    assert manifest["dropped"]["net/conv/kernel/Adam_1"] == "optimizer slot (Adam)"
     assert len(manifest["dropped"]) == 13
     assert {"rewrite": "replicated_io", "count": 3} in manifest["rewrites"]
     assert manifest["tool"]["tensorflow"] == tf.__version__

@@ -43,7 +43,7 @@ def test_a_bare_graph_is_shown_with_its_candidates_and_the_fate_of_each_op(artif
     assert ops["RandomUniform"] == OpCount("RandomUniform", 2, 0, "not needed by the outputs")
     fates = {one.spec.name: one.fate for one in found.variables}
     assert fates["net/conv/kernel"] == "kept"
-    assert fates["net/conv/kernel/Adam"] == "dropped: optimizer slot"
+    assert fates["net/conv/kernel/Adam"] == "dropped: optimizer slot (Adam)"
     assert found.problems == ()
 
 
