@@ -75,7 +75,7 @@ def graft(view: GraphView, builders: Mapping[str, Builder]) -> Tuple[Any, int]:
 def _graft_main(view: GraphView, builders: Mapping[str, Builder]) -> Tuple[Any, int]:
     if not any(node.op in builders for node in view.graph_def.node):
         return view.graph_def, 0
-    graph = _inferred(view.graph_def)
+    graph = inferred(view.graph_def)
 
     def look(node: Any) -> Site:
         op = graph.get_operation_by_name(node.name)
@@ -242,7 +242,7 @@ def _constant(body: Mapping[str, Any], text: str) -> Optional[Any]:
     return tf.make_ndarray(node.attr["value"].tensor)
 
 
-def _inferred(graph_def: Any) -> Any:
+def inferred(graph_def: Any) -> Any:
     """The graph imported, so that TensorFlow infers its shapes."""
     made = copied(graph_def)
     for node in made.node:

@@ -11,6 +11,7 @@ from conversion.surgery import (
     delete_bookkeeping,
     dilated_depthwise,
     einsum,
+    float16,
     guarantee_const,
     inline_functions,
     inplace_update,
@@ -36,6 +37,7 @@ REWRITES = (
     onehot_gather.REWRITE,
     inplace_update.REWRITE,
     sweep.REWRITE,  # again, for what only the deleted nodes needed
+    float16.REWRITE,
     scrub.REWRITE,
 )
 
