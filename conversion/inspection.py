@@ -153,6 +153,7 @@ def _operated(
     try:
         anchored, chosen = tensors.anchor(original, chosen, source.path)
         roots = [Edge.parse(tensor).node for tensor in chosen.outputs.values()]
+        anchored = tables.with_initialisers(source, anchored)
         roots += tables.table_initialisers(anchored, roots)
         needed = sweep.sweep(GraphView(anchored, roots))[0] if roots else anchored
         roots = roots or [node.name for node in anchored.node]

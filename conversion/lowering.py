@@ -86,6 +86,7 @@ def lower(source: Source, request: Request) -> Lowered:
     chosen = tensors.choose_tensors(source, request.inputs, request.outputs, request.signature)
     graph_def, chosen = tensors.anchor(original, chosen, source.path)
     anchors = [Edge.parse(tensor).node for tensor in chosen.outputs.values()]
+    graph_def = tables.with_initialisers(source, graph_def)
     initialisers = tables.table_initialisers(graph_def, anchors)
     graph_def, applied = operate(
         graph_def, anchors + list(initialisers), request.precision, request.target

@@ -10,9 +10,10 @@ from batchinfer.errors import InputError
 from batchinfer.tf1 import tf
 from conversion.graph import Edge, GraphView
 from conversion.source import Source
+from conversion.table_calls import INITIALISERS, open_table_calls
 from conversion.tf_internals import AssetFileDef
 
-INITIALISERS = ("InitializeTable", "LookupTableImport")  # beginnings of op names
+TABLES = ("HashTable", "HashTableV2")  # that nothing but an initialiser fills
 
 
 @dataclass(frozen=True)
@@ -32,14 +33,32 @@ class Asset:
         return os.path.basename(self.path)
 
 
+def with_initialisers(source: Source, graph_def: Any) -> Any:
+    """The graph with every op that fills a table in its main part."""
+    return open_table_calls(graph_def, asset_paths(source))
+
+
 def table_initialisers(graph_def: Any, outputs: Iterable[str]) -> Tuple[str, ...]:
-    """The nodes that fill the tables that the outputs read."""
-    needed = GraphView(graph_def, outputs).reachable()
-    return tuple(
-        node.name
+    """The nodes that fill the tables that the outputs read.
+
+    Raises:
+        InputError: nothing fills a table, so that each look-up would fail; all are listed.
+    """
+    view = GraphView(graph_def, outputs)
+    needed = view.reachable()
+    filled = {
+        node.name: Edge.parse(node.input[0]).node
         for node in graph_def.node
         if node.op.startswith(INITIALISERS) and Edge.parse(node.input[0]).node in needed
-    )
+    }
+    empty = [name for name in needed if view.nodes[name].op in TABLES]
+    empty = sorted(set(empty) - set(filled.values()))
+    if empty:
+        raise InputError(
+            f"nothing in the graph fills {len(empty)} lookup table(s): {', '.join(empty)}; "
+            "expected an initialiser for each, as of main_op=tf.tables_initializer()"
+        )
+    return tuple(filled)
 
 
 def assets(source: Source, graph_def: Any) -> Tuple[Asset, ...]:
@@ -51,7 +70,7 @@ def assets(source: Source, graph_def: Any) -> Tuple[Asset, ...]:
     present = {node.name for node in graph_def.node}
     paths = {
         tensor: path
-        for tensor, path in _asset_paths(source).items()
+        for tensor, path in asset_paths(source).items()
         if Edge.parse(tensor).node in present
     }
     names = [os.path.basename(path) for path in paths.values()]
@@ -65,7 +84,7 @@ def assets(source: Source, graph_def: Any) -> Tuple[Asset, ...]:
     return tuple(Asset(tensor, path) for tensor, path in sorted(paths.items()))
 
 
-def _asset_paths(source: Source) -> Dict[str, str]:
+def asset_paths(source: Source) -> Dict[str, str]:
     """Path by tensor name, as a SavedModel lists them or a graph's collection does."""
     meta_graph = source.meta_graph
     listed = list(meta_graph.asset_file_def)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -409,3 +411,65 @@ def test_tables_from_files_constants_and_inside_functions(tmp_path):
     assert found["number"].tolist() == [7, -1, -1]
     assert found["weight"].tolist() == [1.0, 2.0, 3.0]
     assert found["name"].tolist() == [b"rot", b"gruen", b"blau"]
+
+
+EAGER = """
+import sys
+import tensorflow as tf
+tf.compat.v1.enable_v2_behavior()
+
+class Model(tf.Module):
+    def __init__(self, words):
+        super().__init__()
+        self.weights = tf.Variable([1.0, 2.0, 3.0])
+        line = tf.lookup.TextFileIndex
+        self.ids = tf.lookup.StaticHashTable(
+            tf.lookup.TextFileInitializer(
+                words, tf.string, line.WHOLE_LINE, tf.int64, line.LINE_NUMBER), 0)
+        self.sizes = tf.lookup.StaticHashTable(
+            tf.lookup.KeyValueTensorInitializer(["red"], [7]), -1)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string)])
+    def predict(self, word):
+        return {"weight": tf.gather(self.weights, self.ids.lookup(word)),
+                "size": self.sizes.lookup(word)}
+
+model = Model(sys.argv[1])
+tf.saved_model.save(model, sys.argv[2], signatures=model.predict)
+"""
+
+
+def test_tables_of_a_module_that_was_saved_in_eager_mode(tmp_path):
+    (tmp_path / "words.txt").write_text("red\ngreen\nblue\n")
+    arguments = [str(tmp_path / "words.txt"), str(tmp_path / "model")]
+    subprocess.run([sys.executable, "-c", EAGER, *arguments], check=True, stderr=subprocess.PIPE)
+    (tmp_path / "words.txt").unlink()
+    convert(ConvertOptions(str(tmp_path / "model"), str(tmp_path / "bundle")))
+    manifest = Bundle.open(str(tmp_path / "bundle")).manifest
+    assert [one["source"] for one in manifest["variables"].values()] == [
+        "weights/.ATTRIBUTES/VARIABLE_VALUE"
+    ]
+    feeds = {"word": np.array([b"red", b"blue", b"?"], object)}
+    found = score(str(tmp_path / "bundle"), feeds, batch_rows=3)
+    assert found["weight"].tolist() == [1.0, 3.0, 1.0]
+    assert found["size"].tolist() == [7, -1, -1]
+
+
+def test_a_table_that_nothing_fills_is_refused(tmp_path):
+    def build():
+        word = tf.placeholder(tf.int64, [None], name="word")
+        w = tf.get_variable("w", [])
+        return {"word": word}, {"y": words({0: "no"}).lookup(word), "w": tf.fill([1], w)}
+
+    path = save(tmp_path / "model", build)
+    name = os.path.join(path, "saved_model.pb")
+    model = SavedModel()
+    with open(name, "rb") as file:
+        model.ParseFromString(file.read())
+    for node in model.meta_graphs[0].graph_def.node:
+        if node.op.startswith("LookupTableImport"):
+            node.CopyFrom(tf.NodeDef(name=node.name, op="NoOp"))
+    with open(name, "wb") as file:
+        file.write(model.SerializeToString())
+    with pytest.raises(InputError, match="nothing in the graph fills 1 lookup table"):
+        convert(ConvertOptions(path, str(tmp_path / "bundle")))
