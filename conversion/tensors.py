@@ -17,6 +17,7 @@ from conversion.sparse_inputs import Fed, Sparse, with_ragged_inputs
 
 DEFAULT_SIGNATURE = "serving_default"
 OF_LOADERS = "__saved_model_"  # signatures that name init and train ops
+_RECORDED = "_output_shapes"
 OUTPUT_SCOPE = "outputs/"  # where the outputs' nodes get names that no rewrite changes
 
 
@@ -55,7 +56,11 @@ def choose_tensors(
     if bool(inputs) != bool(outputs):
         raise InputError("expected both --input and --output, or neither; found one of them")
     if inputs:
-        return Tensors(_with_index(inputs), _with_index(outputs))
+        return Tensors(
+            _with_index(inputs),
+            _with_index(outputs),
+            recorded_shapes(source.meta_graph.graph_def, _with_index(outputs)),
+        )
     definitions = source.meta_graph.signature_def
     usable = usable_signatures(source.meta_graph)
     if signature == DEFAULT_SIGNATURE and signature not in definitions and len(usable) == 1:
@@ -109,6 +114,23 @@ def _with_index(tensors: Mapping[str, str]) -> Dict[str, str]:
         name: tensor if re.search(r":\d+$", tensor) else tensor + ":0"
         for name, tensor in tensors.items()
     }
+
+
+def recorded_shapes(graph_def: Any, tensors: Mapping[str, str]) -> Dict[str, Any]:
+    """The shapes that an exported MetaGraph keeps of what its Python code knew, by name.
+
+    The number of rows is left open: a batch may be given another size than it was traced with.
+    """
+    nodes = {node.name: node for node in graph_def.node}
+    found = {}
+    for name, tensor in tensors.items():
+        edge = Edge.parse(tensor)
+        node = nodes.get(edge.node)
+        shapes = node.attr[_RECORDED].list.shape if node and _RECORDED in node.attr else ()
+        if edge.index < len(shapes) and shapes[edge.index].dim:
+            shape = tf.TensorShape(shapes[edge.index])
+            found[name] = tf.TensorShape([None]).concatenate(shape[1:])
+    return found
 
 
 def _no_signature(source: Source, signature: str, found: List[str]) -> str:
