@@ -16,18 +16,19 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Optional
 
-from batchinfer.errors import BundleError, OutputConflictError
+from batchinfer.errors import BundleError
 from batchinfer.signature import Signature
+from batchinfer.staged import staged
 
 FORMAT_VERSION = 1
 MANIFEST = "assets.extra/bundle.json"
 GOLDEN = "assets.extra/parity.npz"
 READ_BYTES = 1 << 20
+HASH_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -129,17 +130,7 @@ def write_bundle(
         BundleError: the folder that shall hold it cannot be written.
     """
     path = os.path.abspath(path)
-    refuse_existing(path)
-    parent = os.path.dirname(path)
-    try:
-        os.makedirs(parent, exist_ok=True)
-        temporary = tempfile.mkdtemp(prefix="." + os.path.basename(path) + "-", dir=parent)
-    except OSError as error:
-        raise BundleError(
-            f"the bundle cannot be written into {parent}: {error.strerror}; expected a folder that "
-            "can be written"
-        ) from error
-    try:
+    with staged(path) as temporary:
         found_out = fill(temporary) or {}
         files = describe_files(temporary)
         whole = {
@@ -150,25 +141,7 @@ def write_bundle(
             "digest": files_digest(files),
         }
         _write_text(os.path.join(temporary, MANIFEST), _manifest_text(whole))
-        os.chmod(temporary, 0o755)
-        refuse_existing(path)  # another process may have been faster
-        os.rename(temporary, path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return Bundle.open(path)
-
-
-def refuse_existing(path: str) -> None:
-    """Raise when something lies where a bundle is to be written.
-
-    Raises:
-        OutputConflictError: with what to do.
-    """
-    if os.path.lexists(path):
-        raise OutputConflictError(
-            f"bundle folder {path} exists already and is never overwritten; "
-            "remove it or choose another --out"
-        )
+    return Bundle(path, read_manifest(path))  # its files were read for their digests just now
 
 
 def describe_files(path: str) -> dict[str, dict[str, Any]]:
@@ -185,8 +158,14 @@ def describe_files(path: str) -> dict[str, dict[str, Any]]:
             if os.path.islink(whole):
                 raise BundleError(f"bundle {path}: {relative} is a symbolic link; expected a file")
             if name in names and relative != MANIFEST:
-                found[relative] = {"size": os.path.getsize(whole), "sha256": _sha256(whole)}
-    return dict(sorted(found.items()))
+                found[relative] = whole
+    relatives = sorted(found)
+    with ThreadPoolExecutor(HASH_THREADS) as pool:  # hashlib lets other threads run
+        digests = list(pool.map(_sha256, [found[relative] for relative in relatives]))
+    return {
+        relative: {"size": os.path.getsize(found[relative]), "sha256": digest}
+        for relative, digest in zip(relatives, digests)
+    }
 
 
 def files_digest(files: Mapping[str, Mapping[str, Any]]) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from conversion.shadows import AVERAGE, UNKNOWN, Shadow
-from conversion.slices import Slice, axis_of, covers
+from conversion.slices import axis_of, covers
 from conversion.specs import GraphVariable, Piece, VariableSpec, WeightsUsed
 from conversion.steps import Concat, Step
 
@@ -134,27 +134,23 @@ def _averaged(graph: Sequence[GraphVariable], found: Mapping[str, List[Shadow]])
 
 def _pieces(variable: GraphVariable, group: Sequence[Shadow]) -> Optional[Averaged]:
     """What is read for a variable: one entry, a slice of one, or the averages of its parts."""
-    if len({(one.suffix, one.scope) for one in group}) > 1 and not _one_average(group):
+    if len(group) == 1 and not group[0].spec.slices:
+        return (Piece(group[0].spec, variable.part),), ()
+    parts = {part: one.spec for one in group for part in one.spec.slices}
+    if len({one.suffix for one in group}) > 1 or len(parts) != sum(
+        len(one.spec.slices) or 1 for one in group
+    ):
         return None
-    whole = [one for one in group if not one.spec.part and one.spec.readable]
-    if len(whole) == 1 and len(group) == 1:
-        return (Piece(whole[0].spec, variable.part),), ()
-    parts: Dict[Slice, Shadow] = {one.spec.part: one for one in group if one.spec.part}
-    if len(parts) != len(group):
+    if variable.part in parts:
+        return (Piece(parts[variable.part], variable.part),), ()
+    if not covers(tuple(parts)) or (variable.part and len(group) > 1):
         return None
-    if variable.part:
-        return ((Piece.of(parts[variable.part].spec),), ()) if variable.part in parts else None
-    axis = axis_of(tuple(parts))
-    if axis < 0 or not covers(tuple(parts)):
-        return None
+    if len(group) == 1:
+        return (Piece(group[0].spec, variable.part),), ()
     ordered = sorted(parts, key=lambda part: part.start)
-    steps: Tuple[Step, ...] = (Concat(axis),) if len(ordered) > 1 else ()
-    return tuple(Piece.of(parts[part].spec) for part in ordered), steps
-
-
-def _one_average(group: Sequence[Shadow]) -> bool:
-    """Whether the entries are one average: the same suffix for every part."""
-    return len({one.suffix for one in group}) == 1 and all(one.spec.part for one in group)
+    axis = axis_of(ordered)
+    pieces = tuple(Piece(parts[part], part) for part in ordered)
+    return (pieces, (Concat(axis),)) if axis >= 0 else None
 
 
 def _question(

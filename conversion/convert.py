@@ -9,8 +9,9 @@ from typing import Any, Dict, Mapping
 import numpy as np
 
 import batchinfer
-from batchinfer.bundle import GOLDEN, Bundle, refuse_existing, write_bundle
+from batchinfer.bundle import GOLDEN, Bundle, write_bundle
 from batchinfer.scorer import Scorer
+from batchinfer.staged import refuse_existing, staged
 from batchinfer.tf1 import tf
 from conversion import parity, saved_model
 from conversion.keras_model import keras_source, maker_of
@@ -23,6 +24,7 @@ from conversion.reference import Reference, check_inputs, read_reference, score_
 from conversion.rules import read_rules
 from conversion.source import Source, open_source, tags_of
 from conversion.tensors import imported
+from conversion.training_checkpoint import plan_training, training_folder
 from conversion.variable_copy import copy_variables
 
 
@@ -42,11 +44,15 @@ def convert(options: ConvertOptions) -> Dict[str, Any]:
 
 def _convert(options: ConvertOptions, scratch: str) -> Dict[str, Any]:
     refuse_existing(options.out)
+    beside = training_folder(options.out)
+    if options.keep_optimizer:
+        refuse_existing(beside, "training checkpoint")
     rules = read_rules(options.rules)
     reference = read_reference(options.reference) if options.reference else None
     source = find_source(options, scratch)
     lowered = lower(source, request_of(options, rules))
     manifest = describe(source, lowered, options.precision, options.target)
+    training = plan_training(lowered.checkpoint, rules) if options.keep_optimizer else None
 
     def fill(folder: str) -> Dict[str, Any]:
         write_model(folder, source, lowered)
@@ -57,8 +63,12 @@ def _convert(options: ConvertOptions, scratch: str) -> Dict[str, Any]:
             parity.require(report, options.out)
         return {"parity": report.to_json()}
 
-    bundle = write_bundle(options.out, manifest, fill)
-    return summary(bundle, lowered)
+    if training is None:
+        return summary(write_bundle(options.out, manifest, fill), lowered)
+    with staged(beside, "training checkpoint") as folder:
+        training.write(folder)
+        bundle = write_bundle(options.out, manifest, fill)
+    return {**summary(bundle, lowered), "training": training.to_json(beside)}
 
 
 def find_source(options: ConvertOptions, scratch: str) -> Source:

@@ -172,7 +172,7 @@ class _Matcher:
             self.mismatches.add("differs", specs, [wanted], f"  {error}")
             return False
         dtype = dtype_after(made.steps, specs[0].dtype)
-        if any(not spec.readable for spec in specs):
+        if any(not piece.readable for piece in made.pieces):
             problem = "  only some slices of it are in the checkpoint"
         elif any(one.part and one.part.full != one.spec.shape for one in made.pieces):
             problem = f"  the graph reads the slice {made.pieces[0].part} of it"

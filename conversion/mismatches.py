@@ -144,7 +144,7 @@ def _step(source: VariableSpec, wanted: VariableSpec) -> Optional[str]:
     if before is None or after is None or None in before or None in after:
         return None
     if before == after:
-        return f"cast: {wanted.dtype}"
+        return None if source.dtype == wanted.dtype else f"cast: {wanted.dtype}"
     if len(before) == 2 and before == after[::-1]:
         return "transpose: [1, 0]"
     if sorted(before) == sorted(after) or _volume(before) != _volume(after):  # type: ignore

@@ -123,17 +123,35 @@ def _shadow(spec: VariableSpec, known: Mapping[str, Dims]) -> Optional[Shadow]:
 
 
 def _bases(spec: VariableSpec, rest: List[str], known: Mapping[str, Dims]) -> List[Tuple[str, str]]:
-    """The longest known name that the rest ends with, and what stands before it.
-
-    Slots of partition 2 of a variable lie under `<variable>/2/<slot>`, as a slice.
-    """
-    if spec.slices and len(rest) > 1 and rest[-1].isdigit():
-        rest = rest[:-1]
+    """The variable that it belongs to, the longest known name, and what stands before it."""
+    if spec.slices:
+        for end in range(len(rest) - 1, 0, -1):
+            base = "/".join(rest[:end])
+            if base in known and part_of("/".join(rest[end:]), base) >= 0:
+                return [(base, "")]
     for start in range(len(rest)):
         base = "/".join(rest[start:])
         if base in known and base != spec.name:
             return [(base, "".join(part + "/" for part in rest[:start]))]
     return []
+
+
+def part_of(middle: str, base: str) -> int:
+    """The partition that `<base>/<middle>/Adam` is a slot of; -1 when it is none.
+
+    slot_creator.py of TF 1.15 takes off as many characters as `<base>/part_<i>/` has, without
+    the scope that stands before it again: inside of `net/` the middle is `t_0`, the end of
+    `net/table/part_0` that is as long as the scope.
+    """
+    number = re.search(r"\d+$", middle)
+    if number is None:
+        return -1
+    for length in range(1, len(number.group()) + 1):
+        part = int(number.group()[-length:])
+        whole = f"{base}/part_{part}"
+        if whole.endswith(middle) or middle.endswith(whole):
+            return part
+    return -1
 
 
 def _family(suffix: str, scope: str) -> Tuple[str, str]:

@@ -41,11 +41,6 @@ class VariableSpec:
         return self.slices[0] if alone else None
 
     @property
-    def readable(self) -> bool:
-        """Whether all that its shape promises is there, or exactly one part of it."""
-        return not self.slices or covers(self.slices) or self.part is not None
-
-    @property
     def stored_shape(self) -> Dims:
         return self.part.shape if self.part else self.shape
 
@@ -95,6 +90,12 @@ class Piece:
         return self.part.shape if self.part else self.spec.shape
 
     @property
+    def readable(self) -> bool:
+        """Whether the checkpoint holds all of it."""
+        stored = self.spec.slices
+        return not stored or covers(stored) or self.part in stored
+
+    @property
     def restore_slice(self) -> str:
         """The `shape_and_slices` entry of RestoreV2."""
         return str(self.part) if self.part else ""
@@ -114,6 +115,7 @@ class Assignment:
         target: its name in the bundle.
         steps: what makes one value of the pieces, in order.
         reason: why, when a rule of the user's asks for the steps.
+        saved_as: the slice of a whole under which it is saved; None for all.
     """
 
     pieces: Tuple[Piece, ...]
@@ -121,6 +123,7 @@ class Assignment:
     target: str
     steps: Tuple[Step, ...] = ()
     reason: str = ""
+    saved_as: Optional[Slice] = None
 
     def fate(self, kept: str) -> str:
         """What becomes of its pieces, in words; `kept` when nothing changes."""

@@ -75,7 +75,7 @@ def _copy_group(source: str, group: Sequence[Assignment], target: str) -> None:
         save = tf.raw_ops.SaveV2(
             prefix=target,
             tensor_names=[assignment.target for assignment in group],
-            shape_and_slices=[""] * len(group),
+            shape_and_slices=[str(one.saved_as or "") for one in group],
             tensors=made,
         )
         try:

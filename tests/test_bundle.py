@@ -14,10 +14,10 @@ from batchinfer.bundle import (
     describe_files,
     files_digest,
     read_manifest,
-    refuse_existing,
     write_bundle,
 )
 from batchinfer.errors import BundleError, OutputConflictError
+from batchinfer.staged import refuse_existing
 
 MANIFEST = {
     "signature": {
@@ -259,8 +259,18 @@ def test_a_fill_that_fails_leaves_nothing(tmp_path, error):
         raise error("half")
 
     with pytest.raises(error, match="half"):
-        write_bundle(str(tmp_path / "deep" / "bundle"), MANIFEST, fill_half)
-    assert os.listdir(str(tmp_path / "deep")) == []
+        write_bundle(str(tmp_path / "deep" / "deeper" / "bundle"), MANIFEST, fill_half)
+    assert os.listdir(str(tmp_path)) == []
+
+
+def test_parents_that_others_use_meanwhile_stay(tmp_path):
+    def fill_beside(folder):
+        (tmp_path / "deep" / "theirs").write_text("theirs")
+        raise ValueError("half")
+
+    with pytest.raises(ValueError, match="half"):
+        write_bundle(str(tmp_path / "deep" / "bundle"), MANIFEST, fill_beside)
+    assert os.listdir(str(tmp_path / "deep")) == ["theirs"]
 
 
 def test_a_fill_that_links_is_refused_and_leaves_nothing(tmp_path):

@@ -133,6 +133,22 @@ def test_averages_of_parts_are_put_together_or_taken_each(tmp_path, read_parts):
     assert whole(values).tolist() == (TABLE + 100).tolist()
 
 
+def test_averages_of_eleven_parts_of_which_two_share_a_name_are_put_together(tmp_path):
+    with tf.Graph().as_default(), tf.Session() as session:
+        with tf.variable_scope("m", use_resource=True):
+            table = tf.get_variable("t", [11], partitioner=tf.fixed_size_partitioner(11))
+            average = tf.train.ExponentialMovingAverage(0.9)
+            average.apply(list(table))
+        session.run(tf.global_variables_initializer())
+        for index, part in enumerate(table):
+            session.run(average.average(part).assign([index]))
+        prefix = tf.train.Saver().save(session, str(tmp_path / "m"), write_meta_graph=False)
+    shared = {spec.name: len(spec.slices) for spec in read_specs(prefix)}
+    assert shared[f"m/t/0/{average.name}"] == 2
+    graph = [GraphVariable(VariableSpec("m/t", "float32", (11,)), "m/t")]
+    assert copied(prefix, graph, tmp_path, weights="ema")["m/t"].tolist() == list(range(11))
+
+
 def test_averages_of_parts_cut_otherwise_are_refused(tmp_path):
     prefix = save(tmp_path, 3, True, optimizer=True)
     problem = match(read_specs(prefix), graph_with(2, True), NO_RULES, "ema")[1]

@@ -119,6 +119,25 @@ def test_in_a_variable_scope_the_scope_comes_twice(tmp_path, make):
     assert all("optimizer slot" in drop.reason for drop in slots) and slots
 
 
+@pytest.mark.parametrize("scope", ["", "m", "net", "encoder", "a_scope_of_some_length/deep"])
+def test_slots_of_parts_are_known_under_the_odd_names_that_tensorflow_gives_them(tmp_path, scope):
+    """`net/table/t_0/Adam`, `encoder/table//part_1/Adam`: cut without regard to the scope."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        train.get_or_create_global_step()
+        with tf.variable_scope(scope, use_resource=True):
+            table = tf.get_variable("table", [11], partitioner=tf.fixed_size_partitioner(11))
+            loss = tf.reduce_sum(tf.convert_to_tensor(table))
+            train.AdamOptimizer().minimize(loss)
+        session.run(tf.global_variables_initializer())
+        path = train.Saver().save(session, str(tmp_path / "m"), write_meta_graph=False)
+    name = f"{scope}/table" if scope else "table"
+    mapping, problem = match(read_specs(path), reads(name), NO_RULES)
+    assert problem == ""
+    slots = [drop for drop in mapping.drops if drop.reason == "optimizer slot (Adam)"]
+    # Without a scope they are one sliced variable; in `m` parts 0 and 10 share `m/table/0/Adam`.
+    assert len(slots) == {"": 2, "m": 20}.get(scope, 22)
+
+
 def spec(name, shape=(3, 4)):
     return VariableSpec(name, "float32", shape)
 
