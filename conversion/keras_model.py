@@ -130,6 +130,11 @@ def build(make: Callable[[], Any], what: str) -> Built:
     Raises:
         InputError: the function fails, or gives no Keras model that was built.
     """
+    if not tf.__version__.startswith("1."):
+        raise InputError(
+            f"{what}: a Keras model of TF 1.15 is built with TensorFlow 1.15; this is "
+            f"{tf.__version__}. Convert with 1.15; the bundle then runs on both"
+        )
     graph = tf.Graph()
     with graph.as_default(), keras_on_one_device():
         tf.keras.backend.set_learning_phase(0)
@@ -137,7 +142,7 @@ def build(make: Callable[[], Any], what: str) -> Built:
         model = _model_of(root, what)
         tf.keras.backend.set_learning_phase(0)
         inputs = _inputs(model, what)
-        outputs = _call(model, list(inputs.values()), what)
+        outputs = _call(model, inputs, what)
     signature = tf.saved_model.build_signature_def(
         inputs={name: tf.saved_model.build_tensor_info(one) for name, one in inputs.items()},
         outputs={name: tf.saved_model.build_tensor_info(one) for name, one in outputs.items()},
@@ -182,10 +187,13 @@ def _inputs(model: Any, what: str) -> Dict[str, Any]:
             "be built: a tf.keras.Input, an input_shape of the first layer, or a subclassed model "
             "that the function calls on a tf.keras.Input"
         )
+    named = model.inputs if isinstance(model.inputs, dict) else None
+    names = sorted(named) if named else model.input_names
+    tensors = [named[name] for name in names] if named else model.inputs
     with tf.name_scope(NAME):
         return {
             name: _placeholder(tensor, name, layer, what)
-            for name, tensor, layer in zip(model.input_names, model.inputs, _input_layers(model))
+            for name, tensor, layer in zip(names, tensors, _input_layers(model))
         }
 
 
@@ -216,11 +224,18 @@ def _sparse_placeholder(dtype: Any, shape: Any, name: str) -> Any:
     )
 
 
-def _call(model: Any, inputs: List[Any], what: str) -> Dict[str, Any]:
+def _call(model: Any, inputs: Dict[str, Any], what: str) -> Dict[str, Any]:
     """Outputs by name, in inference mode."""
-    packed = inputs[0] if len(inputs) == 1 else inputs
+    packed: Any = list(inputs.values())
+    if isinstance(model.inputs, dict):
+        packed = inputs
+    elif len(packed) == 1:
+        packed = packed[0]
     arguments = {"training": False} if model._expects_training_arg else {}
-    found = tf.nest.flatten(model(packed, **arguments))
+    result = model(packed, **arguments)
+    if isinstance(result, dict):
+        return dict(sorted(result.items()))
+    found = tf.nest.flatten(result)
     names = getattr(model, "output_names", None) or [f"output_{i + 1}" for i in range(len(found))]
     if len(names) != len(found):
         raise InputError(f"{what}: the model names {len(names)} outputs and gives {len(found)}")

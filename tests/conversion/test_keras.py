@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from batchinfer.bundle import Bundle
-from batchinfer.errors import InputError, MappingError
+from batchinfer.errors import InputError, MappingError, UnsupportedOpsError
 from batchinfer.ragged import Ragged
 from batchinfer.scorer import Scorer
 from batchinfer.tf1 import tf
@@ -73,7 +73,7 @@ CASES = [
     *(("for_contrib_tpu", form, 1e-6) for form in ("weights_h5", "checkpoint")),
     *(("recurrent", form, 1e-6) for form in ("weights_tf", "exported")),
     *(("recurrent_of_2_0", form, 1e-6) for form in ("weights_h5", "model_h5", "saved_model")),
-    *(("sequential", form, 1e-6) for form in keras_model.FORMS),
+    *(("sequential", form, 1e-6) for form in ("model_h5", "weights_tf", "saved_model")),
     *(("subclassed", form, 1e-6) for form in ("weights_h5", "weights_tf", "saved_model")),
     *(("bfloat16", form, 2e-2) for form in ("weights_h5", "checkpoint", "exported")),
 ]
@@ -314,3 +314,35 @@ def test_a_sparse_input_keeps_the_width_of_its_layer(tmp_path, monkeypatch):
     rows = Ragged.of(np.array([1.0, 1.0, 2.0], np.float32), np.array([2, 0, 1]))
     assert scorer.score({"x": rows})["y"].tolist() == [[2.0, 4.0], [0.0, 0.0], [0.0, 2.0]]
     scorer.close()
+
+
+def test_a_model_of_dicts_has_their_keys_as_inputs_and_outputs(tmp_path):
+    rows = {"ids": np.array([[1, 2, 2], [0, 5, 1]], np.int32), "x": np.eye(4, dtype=np.float32)[:2]}
+    with tf.Graph().as_default(), tf.Session().as_default() as session:
+        model = keras_model.with_dicts()
+        keras_model.randomize(model)
+        outputs = session.run(model({name: tf.constant(one) for name, one in rows.items()}))
+        model.save_weights(str(tmp_path / "w"), save_format="tf")
+    arrays = {f"inputs/{name}": one for name, one in rows.items()}
+    arrays.update({f"outputs/{name}": one for name, one in outputs.items()})
+    np.savez(str(tmp_path / "reference.npz"), **arrays)
+    result = convert(
+        options(str(tmp_path / "w"), tmp_path / "bundle", "with_dicts",
+                reference=str(tmp_path / "reference.npz"), tolerance=Tolerance(1e-6, 0.0))
+    )  # fmt: skip
+    assert result["inputs"] == ["ids: int32[?, 3]", "x: float32[?, 4]"]
+    assert sorted(result["parity"]["outputs"]) == ["bag", "scores"]
+
+
+def test_dropout_that_the_model_keeps_on_while_it_predicts_is_refused(tmp_path, monkeypatch):
+    def sampling():
+        x = tf.keras.Input((4,), name="x")
+        return tf.keras.Model(
+            x, tf.keras.layers.Dropout(0.5)(tf.keras.layers.Dense(2)(x), training=True)
+        )
+
+    monkeypatch.setattr(keras_model, "sampling", sampling, raising=False)
+    with tf.Graph().as_default(), tf.Session().as_default():
+        sampling().save_weights(str(tmp_path / "w.h5"))
+    with pytest.raises(UnsupportedOpsError, match="gives other numbers in each run"):
+        convert(options(str(tmp_path / "w.h5"), tmp_path / "bundle", "sampling"))

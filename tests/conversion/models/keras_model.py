@@ -119,6 +119,26 @@ def subclassed():
     return model
 
 
+class Named(tf.keras.Model):
+    """Takes and gives dicts, as models that were ported from an Estimator do."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense = tf.keras.layers.Dense(CLASSES)
+        self.embedding = tf.keras.layers.Embedding(11, 2)
+
+    def call(self, inputs, training=False):
+        bag = tf.reduce_sum(self.embedding(inputs["ids"]), axis=1)
+        return {"scores": self.dense(inputs["x"]), "bag": bag}
+
+
+def with_dicts():
+    model = Named()
+    ids = tf.keras.Input((3,), dtype="int32", name="any")
+    model({"x": tf.keras.Input((4,)), "ids": ids})
+    return model
+
+
 MODELS = {
     make.__name__: make
     for make in (
