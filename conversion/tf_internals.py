@@ -65,3 +65,12 @@ def op_properties(graph_def: Any, wanted: Sequence[str]) -> Dict[str, Any]:
     meta_graph = tf.MetaGraphDef(graph_def=graph_def)
     meta_graph.collection_def["train_op"].node_list.value.extend(wanted)
     return dict(item.Item(meta_graph).GetOpProperties())
+
+
+def xla_message(kind: str, packed: bytes) -> Optional[Any]:
+    """A message of XLA's, such as DotDimensionNumbers; None where TensorFlow does not have it."""
+    try:
+        from tensorflow.compiler.xla import xla_data_pb2
+    except ImportError:  # TF 2.x keeps it elsewhere
+        return None
+    return getattr(xla_data_pb2, kind).FromString(packed)

@@ -21,6 +21,7 @@ from conversion.surgery import (
     retype_bfloat16,
     scrub,
     sweep,
+    xla_ops,
 )
 
 REWRITES = (
@@ -32,6 +33,7 @@ REWRITES = (
     delete_bookkeeping.REWRITE,
     resource_variables.REWRITE,
     retype_bfloat16.REWRITE,
+    xla_ops.REWRITE,
     dilated_depthwise.REWRITE,
     einsum.REWRITE,
     onehot_gather.REWRITE,

@@ -9,6 +9,7 @@ from conversion.graft import Site, graft
 from conversion.graph import GraphView
 from conversion.surgery.rewrite import Rewrite
 from conversion.tf_internals import attr_value
+from conversion.xla import dims
 
 OP = "DepthwiseConv2dNative"
 
@@ -64,20 +65,11 @@ def _mostly_zeros(kernel: Any, rates: List[int]) -> bool:
 def stuffed(kernel: Any, rate_h: int, rate_w: int) -> Any:
     """(h, w, c, m) -> ((h-1)*rate_h+1, (w-1)*rate_w+1, c, m), zeros between the taps."""
     kernel.set_shape([None] * 4)
-    h, w, c, m = _sizes(kernel)
+    h, w, c, m = dims(kernel)
     spread = tf.reshape(kernel, [h, 1, w, 1, c * m])
     spread = tf.pad(spread, [[0, 0], [0, rate_h - 1], [0, 0], [0, rate_w - 1], [0, 0]])
     full = tf.reshape(spread, [h * rate_h, w * rate_w, c, m])
     return full[: (h - 1) * rate_h + 1, : (w - 1) * rate_w + 1]
-
-
-def _sizes(tensor: Any) -> List[Any]:
-    """Each dimension: a number where it is known, else a scalar tensor."""
-    known = tensor.shape.as_list()
-    if None not in known:
-        return list(known)
-    sizes = tf.unstack(tf.shape(tensor), num=len(known))
-    return [size if size is not None else sizes[index] for index, size in enumerate(known)]
 
 
 REWRITE = Rewrite(

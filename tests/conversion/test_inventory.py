@@ -106,6 +106,6 @@ def test_one_error_lists_every_op_with_its_count_and_an_example():
         "  RandomUniform x2, such as noise\n"
         "      gives other numbers in each run; this looks like a training graph (dropout?)\n"
         "  XlaDot x1, such as y in function f\n"
-        "      has a kernel on a TPU only\n"
+        "      has a kernel on a TPU only, and no equivalent for these shapes or attributes\n"
         "Nothing was written."
     )
