@@ -17,6 +17,7 @@ from conversion import parity, saved_model
 from conversion.keras_model import keras_source, maker_of
 from conversion.keras_weights import is_h5
 from conversion.lowering import Lowered, Request, lower, num_nodes
+from conversion.model_fn import model_source
 from conversion.names import Rules
 from conversion.options import ConvertOptions
 from conversion.ragged_arrays import plain_arrays
@@ -78,12 +79,14 @@ def find_source(options: ConvertOptions, scratch: str) -> Source:
         scratch: a folder for what has to be written on the way; must outlive the source.
 
     Raises:
-        InputError: see `open_source` and `keras_source`.
+        InputError: see `open_source`, `keras_source` and `model_source`.
     """
     code = options.code
     if is_h5(options.source) or (code is not None and code.keras):
         weights = options.checkpoint or options.source
         return keras_source(weights, maker_of(code) if code else None, scratch)
+    if code is not None:
+        return model_source(code, options.source, options.checkpoint)
     return open_source(options.source, options.checkpoint)
 
 
@@ -157,6 +160,7 @@ def describe(source: Source, lowered: Lowered, precision: str, target: str) -> D
             "signature_def": lowered.signature_def,
             "checkpoint": os.path.basename(lowered.checkpoint),
             "digest": source.digest(),
+            "notes": list(source.notes),
         },
         "tool": {"batchinfer": batchinfer.__version__, "tensorflow": tf.__version__},
         "signature": lowered.signature.to_json(),

@@ -43,6 +43,7 @@ class Source:
         keys: checkpoint name by variable name, where something else than the graph's own saver
             says it, such as the object graph of a Keras checkpoint.
         left_out: reason by checkpoint name for entries that are known to be no part of the model.
+        notes: what building the model from code left out or changed, a sentence each.
     """
 
     kind: str
@@ -52,6 +53,7 @@ class Source:
     graph_file: Optional[str]
     keys: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
+    notes: Tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
