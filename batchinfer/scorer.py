@@ -60,8 +60,9 @@ class Scorer:
             BundleError: TensorFlow cannot load the SavedModel, or a tensor of the signature is not
                 in it or of another dtype there.
         """
-        from batchinfer.tf1 import tf
+        from batchinfer.tf1 import register_ops, tf
 
+        register_ops(bundle.manifest.get("contrib_ops", ()))
         signature = bundle.signature
         batch_rows = choose_batch_rows(signature, batch_rows)
         config = tf.ConfigProto(

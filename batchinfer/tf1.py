@@ -8,9 +8,11 @@ GPU, and on other machines they only say that there is none.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import warnings
+from collections.abc import Iterable
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if os.path.exists("/proc/driver/nvidia") else "3")
 
@@ -22,4 +24,40 @@ with warnings.catch_warnings():
 logging.getLogger("tensorflow").setLevel(logging.ERROR)
 tf.disable_eager_execution()
 
-__all__ = ["tf"]
+__all__ = ["CONTRIB_OPS", "register_ops", "tf"]
+
+# Ops of a predictor that TF 1.15 knows only once this part of tf.contrib is imported.
+CONTRIB_OPS = {
+    "AdjustHsvInYiq": "image",
+    "BipartiteMatch": "image",
+    "DecodeLibsvm": "libsvm",
+    "GatherTree": "seq2seq",
+    "HyperplaneLSHProbes": "nearest_neighbor",
+    "ImageConnectedComponents": "image",
+    "ImageProjectiveTransform": "image",
+    "ImageProjectiveTransformV2": "image",
+    "MaskedMatmul": "factorization",
+    "PeriodicResample": "periodic_resample",
+    "ReinterpretStringToFloat": "tensor_forest",
+    "Resampler": "resampler",
+    "ScatterAddNdim": "tensor_forest",
+    "SingleImageRandomDotStereograms": "image",
+    "SkipGramGenerateCandidates": "text",
+    "SparseFeatureCross": "layers",
+    "SparseFeatureCrossV2": "layers",
+    "TreePredictionsV4": "tensor_forest",
+}
+
+
+def register_ops(ops: Iterable[str]) -> None:
+    """Import the parts of tf.contrib that register some ops (2 s); TF 2.x has none of them.
+
+    Args:
+        ops: names of ops; those of TensorFlow's core need nothing.
+    """
+    if not tf.__version__.startswith("1."):
+        return
+    for part in sorted({CONTRIB_OPS[op] for op in ops if op in CONTRIB_OPS}):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            importlib.import_module(f"tensorflow.contrib.{part}")

@@ -12,8 +12,9 @@ import batchinfer
 from batchinfer.bundle import GOLDEN, Bundle, write_bundle
 from batchinfer.scorer import Scorer
 from batchinfer.staged import refuse_existing, staged
-from batchinfer.tf1 import tf
+from batchinfer.tf1 import CONTRIB_OPS, tf
 from conversion import parity, saved_model
+from conversion.graph import every_node
 from conversion.keras_model import keras_source, maker_of
 from conversion.keras_weights import is_h5
 from conversion.lowering import Lowered, Request, lower, num_nodes
@@ -172,6 +173,9 @@ def describe(source: Source, lowered: Lowered, precision: str, target: str) -> D
         "weights": lowered.mapping.weights.to_json(),
         "dropped": {drop.name: drop.reason for drop in lowered.mapping.drops},
         "rewrites": [{"rewrite": one.rewrite, "count": one.count} for one in lowered.applied],
+        "contrib_ops": sorted(
+            {node.op for _, node in every_node(lowered.graph_def)} & set(CONTRIB_OPS)
+        ),
         "host_ops": [vars(one) for one in lowered.host_ops],
         "notes": list(lowered.notes),
         "nodes": {"before": lowered.num_nodes_before, "after": num_nodes(lowered.graph_def)},

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any, Dict, Iterator, List, Mapping, Tuple
 
-from batchinfer.errors import InputError
+from batchinfer.errors import InputError, UnsupportedOpsError
 from batchinfer.signature import Signature, TensorSpec
-from batchinfer.tf1 import tf
+from batchinfer.tf1 import register_ops, tf
 from conversion.candidates import candidates, flags_for
-from conversion.graph import Edge, close_names
+from conversion.graph import Edge, close_names, every_node
 from conversion.loop_shapes import settled_shapes
 from conversion.source import Source
 from conversion.sparse_inputs import Fed, Sparse, with_ragged_inputs
+from conversion.tf_internals import op_def
 
 DEFAULT_SIGNATURE = "serving_default"
 OF_LOADERS = "__saved_model_"  # signatures that name init and train ops
@@ -151,8 +153,10 @@ def imported(graph_def: Any, what: str) -> Any:
     """The graph as TensorFlow sees it, with dtypes and shapes inferred.
 
     Raises:
-        InputError: TensorFlow cannot import it, for instance because of an unknown op.
+        UnsupportedOpsError: ops that TensorFlow does not know, all of them.
+        InputError: TensorFlow cannot import it.
     """
+    _require_known_ops(graph_def, what)
     graph = tf.Graph()
     try:
         with graph.as_default():
@@ -160,6 +164,19 @@ def imported(graph_def: Any, what: str) -> Any:
     except (ValueError, KeyError, TypeError, tf.errors.OpError) as error:
         raise InputError(f"TensorFlow {tf.__version__} cannot import {what}: {error}") from error
     return graph
+
+
+def _require_known_ops(graph_def: Any, what: str) -> None:
+    functions = {function.signature.name for function in graph_def.library.function}
+    counts = Counter(node.op for _, node in every_node(graph_def) if node.op not in functions)
+    register_ops(counts)
+    unknown = [f"{op} x{counts[op]}" for op in sorted(counts) if op_def(op) is None]
+    if unknown:
+        raise UnsupportedOpsError(
+            f"TensorFlow {tf.__version__} does not know {len(unknown)} op(s) of {what}: "
+            f"{', '.join(unknown)}. Expected TensorFlow's own ops and those of tf.contrib in 1.15; "
+            "the code of a custom op is not in an artifact. Export the model without it."
+        )
 
 
 def anchor(graph_def: Any, tensors: Tensors, what: str) -> Tuple[Any, Tensors]:
