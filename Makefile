@@ -5,7 +5,7 @@
 
 PY := .venv/bin/python
 TOOLS := .venv-tools/bin
-SOURCES := batchinfer conversion jobs examples tests
+SOURCES := batchinfer conversion jobs examples benchmarks tests
 UV ?= uv
 COMPILE := $(UV) pip compile --quiet --generate-hashes
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Dict, Mapping
 
 import numpy as np
@@ -57,13 +58,16 @@ def _convert(options: ConvertOptions, scratch: str) -> Dict[str, Any]:
     training = plan_training(lowered.checkpoint, rules) if options.keep_optimizer else None
 
     def fill(folder: str) -> Dict[str, Any]:
-        write_model(folder, source, lowered)
+        with ThreadPoolExecutor(1) as beside_copying:
+            digest = beside_copying.submit(source.digest)
+            write_model(folder, source, lowered)
+        found = {"parity": None, "source": {**manifest["source"], "digest": digest.result()}}
         if reference is None:
-            return {"parity": None}
+            return found
         report = prove(folder, manifest, reference, options.tolerance)
         if not options.allow_parity_failure:
             parity.require(report, options.out)
-        return {"parity": report.to_json()}
+        return {**found, "parity": report.to_json()}
 
     if training is None:
         return summary(write_bundle(options.out, manifest, fill), lowered)
@@ -150,7 +154,7 @@ def _storable(array: Any) -> Any:
 
 
 def describe(source: Source, lowered: Lowered, precision: str, target: str) -> Dict[str, Any]:
-    """The manifest, but for what `write_bundle` adds and the parity report."""
+    """The manifest, but for what `write_bundle` adds, the source's digest and the parity report."""
     assignments = sorted(lowered.mapping.assignments, key=lambda one: one.target)
     fixed_rows = lowered.signature.fixed_batch_rows
     return {
@@ -160,7 +164,6 @@ def describe(source: Source, lowered: Lowered, precision: str, target: str) -> D
             "tags": list(tags_of(source)),
             "signature_def": lowered.signature_def,
             "checkpoint": os.path.basename(lowered.checkpoint),
-            "digest": source.digest(),
             "notes": list(source.notes),
         },
         "tool": {"batchinfer": batchinfer.__version__, "tensorflow": tf.__version__},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Iterable, Iterator, List, Sequence, Tuple
 
 from batchinfer.errors import InputError
@@ -10,7 +11,7 @@ from batchinfer.tf1 import tf
 from conversion.specs import Assignment, Dims
 
 _CPU_ONLY = tf.ConfigProto(device_count={"GPU": 0})
-GROUP_BYTES = 256 << 20  # values held in memory at once, unless one variable is larger
+GROUP_BYTES = 128 << 20  # values of small variables that are in memory at once
 _STRING_BYTES = 64  # what an element of a string variable is taken for
 
 
@@ -18,17 +19,28 @@ def copy_variables(source: str, assignments: Iterable[Assignment], target: str) 
     """Write the assigned variables of checkpoint `source` as checkpoint `target`.
 
     A session restores, casts and saves each group, so that every value is in memory once;
-    each group becomes a data file, and none is written twice.
+    each group becomes a data file, and none is written twice. Two lanes run beside each other,
+    one of variables over `GROUP_BYTES`, each a group, and one of the others: at most the largest
+    variable and `GROUP_BYTES` are in memory.
 
     Raises:
         InputError: a variable cannot be read.
     """
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    written: List[str] = []
-    for group in _groups(sorted(assignments, key=lambda assignment: assignment.target)):
-        written.append(f"{target}_part{len(written)}")
-        _copy_group(source, group, written[-1])
-    _merge(written, target)
+    groups = list(_groups(sorted(assignments, key=lambda assignment: assignment.target)))
+    prefixes = [f"{target}_part{index}" for index in range(len(groups))]
+    lanes: Tuple[List[int], List[int]] = ([], [])
+    for index, group in enumerate(groups):
+        lanes[_size_bytes(group[0]) > GROUP_BYTES].append(index)
+
+    def run(lane: List[int]) -> None:
+        for index in lane:
+            _copy_group(source, groups[index], prefixes[index])
+
+    with ThreadPoolExecutor(len(lanes)) as pool:
+        for _ in pool.map(run, lanes):  # raises what a lane raised
+            pass
+    _merge(prefixes, target)
 
 
 def _groups(assignments: Iterable[Assignment]) -> Iterator[List[Assignment]]:
