@@ -11,6 +11,7 @@ from batchinfer.errors import InputError, UnsupportedOpsError
 from batchinfer.signature import Signature, TensorSpec
 from batchinfer.tf1 import register_ops, tf
 from conversion.candidates import candidates, flags_for
+from conversion.defaults import with_settled_defaults
 from conversion.graph import Edge, close_names, every_node
 from conversion.loop_shapes import settled_shapes
 from conversion.source import Source
@@ -180,7 +181,7 @@ def _require_known_ops(graph_def: Any, what: str) -> None:
 
 
 def anchor(graph_def: Any, tensors: Tensors, what: str) -> Tuple[Any, Tensors]:
-    """Put an Identity with a lasting name behind each output.
+    """Put an Identity with a lasting name behind each output, and settle what is not fed.
 
     Surgery may replace the node that gives an output; the anchor only follows its edge.
 
@@ -200,7 +201,9 @@ def anchor(graph_def: Any, tensors: Tensors, what: str) -> Tuple[Any, Tensors]:
         raise InputError(
             f"{what}: {len(problems)} tensor(s) not found:\n  " + "\n  ".join(problems)
         )
-    made, ragged = with_ragged_inputs(graph_def, tensors.sparse)
+    fed = [Edge.parse(tensor).node for flag, _, tensor in _named(tensors) if flag == "input"]
+    settled = with_settled_defaults(graph_def, fed)
+    made, ragged = with_ragged_inputs(settled, tensors.sparse)
     anchors = {}
     for name, tensor in tensors.outputs.items():
         node = made.node.add(name=_free(graph, OUTPUT_SCOPE + _safe(name)), op="Identity")

@@ -7,6 +7,7 @@ from typing import Any, Iterable, Tuple
 
 from conversion.graph import GraphView, check
 from conversion.surgery import (
+    constant_branches,
     cross_replica,
     delete_bookkeeping,
     dilated_depthwise,
@@ -28,6 +29,7 @@ REWRITES = (
     sweep.REWRITE,  # first, so that training and initialisation are not looked at
     inline_functions.REWRITE,
     replicated_io.REWRITE,
+    constant_branches.REWRITE,
     cross_replica.REWRITE,
     guarantee_const.REWRITE,
     delete_bookkeeping.REWRITE,
