@@ -17,7 +17,7 @@ CASES = [(model, form) for model in TEXT + VISION for form in model.forms]
 CONVERTED = [case for case in CASES if not case[0].forms[case[1]].refused]
 REFUSED = [case for case in CASES if case[0].forms[case[1]].refused]
 # Forms whose part of the converter has not landed.
-PENDING = {"replicate", "wide-serve", "decoder-rewrite"}
+PENDING = {"replicate"}
 
 
 def cases(chosen):

@@ -19,14 +19,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
-from typing import Any, Dict, Mapping, Optional
+from typing import Any, Dict, List, Mapping, Optional
 
 import numpy as np
 import tensorflow as tf
 
+from batchinfer.batch import pad
+
 SEED = 20
 TRAIN_STEPS = 3
 FORMS = ("serve", "tpu", "rewrite", "replicate", "model_fn", "training_meta", "checkpoint")
+EXPORTED = ("serve", "tpu")  # whose checkpoint holds what the graph reads, and no more
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Model:
         replicas: cores that `replicate` and `training_meta` are built for.
         weights: None, or what is chosen of a checkpoint with moving averages: "raw" or "ema".
         file_params: params of the model_fn form alone, such as a path that is long gone.
-        rules: text of the rules file, if the checkpoint holds more than the model.
+        rules: text of the rules file, if the training checkpoint holds more than the model.
     """
 
     name: str
@@ -81,6 +84,10 @@ class Model:
         """What TPUEstimator hands to model_fn."""
         changes = self.tpu_params if use_tpu else {}
         return {**self.module.params(), **changes, "use_tpu": use_tpu, "batch_size": batch_rows}
+
+    def batch_sizes(self) -> List[int]:
+        """One row, the traced batch, and two sizes that are no multiple of it."""
+        return [1, self.batch_rows, self.batch_rows - 1, 2 * self.batch_rows + 1]
 
     def placeholders(self, num_rows: Optional[int]) -> Dict[str, Any]:
         return {
@@ -126,21 +133,34 @@ def constants(arrays: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 def reference(model: Model, checkpoint: str, features: Mapping[str, Any]) -> Any:
-    """The model run without a TPU, in float32 and in one batch.
+    """The model run without a TPU in float32.
 
     Returns:
-        The predictions, and the features as the host hands them to model_fn.
+        The predictions by the size of the batches that were run, as sums of other sizes differ
+        by a rounding; and the features as the host hands them to model_fn.
     """
+    num_rows = len(next(iter(features.values())))
     with tf.Graph().as_default(), tf.Session() as session:
         fed = model.placeholders(None)
-        params = model.params(use_tpu=False, batch_rows=len(next(iter(features.values()))))
+        params = model.params(use_tpu=False, batch_rows=num_rows)
         on_host = model.host(fed)
         spec = model.module.model_fn(dict(on_host), None, tf.estimator.ModeKeys.PREDICT, params)
         saver = predict_saver(spec, model.weights)
         session.run(tf.tables_initializer())
         saver.restore(session, checkpoint)
-        feeds = {fed[name]: features[name] for name in fed}
-        return session.run([spec.predictions, on_host], feeds)
+        run = session.make_callable([spec.predictions, on_host], [fed[name] for name in fed])
+        by_size = {}
+        for size in model.batch_sizes():
+            parts = [
+                run(*[pad(features[name][start : start + size], size) for name in fed])
+                for start in range(0, num_rows, size)
+            ]
+            by_size[size] = [_joined([part[i] for part in parts], num_rows) for i in range(2)]
+        return {size: found[0] for size, found in by_size.items()}, by_size[num_rows][1]
+
+
+def _joined(parts: List[Mapping[str, Any]], num_rows: int) -> Dict[str, Any]:
+    return {name: np.concatenate([one[name] for one in parts])[:num_rows] for name in parts[0]}
 
 
 def predict_saver(spec: Any, weights: Optional[str] = None) -> Any:
@@ -161,7 +181,7 @@ class Prepared:
         self.folder = folder
         self.checkpoint = checkpoint
         self._forms: Dict[str, Dict[str, Any]] = {}
-        self._references: Dict[int, Any] = {}
+        self._reference: Any = None
 
     def form(self, name: str) -> Dict[str, Any]:
         """The arguments of `ConvertOptions` for one input form, but for `out`."""
@@ -169,7 +189,8 @@ class Prepared:
 
         if name not in self._forms:
             made = getattr(forms, name)(self.model, self.checkpoint, self.folder)
-            choices = {"weights": self.model.weights, "rules": self._rules()}
+            rules = None if name in EXPORTED else self._rules()
+            choices = {"weights": self.model.weights, "rules": rules}
             self._forms[name] = {**choices, **made}
         return self._forms[name]
 
@@ -181,12 +202,12 @@ class Prepared:
             file.write(self.model.rules)
         return path
 
-    def reference(self, num_rows: int, form: str) -> Any:
-        """Seeded rows that training did not see, as a form takes them, and their predictions."""
-        if num_rows not in self._references:
-            raw = self.model.module.make_features(num_rows, seed=3)
-            self._references[num_rows] = (raw, *reference(self.model, self.checkpoint, raw))
-        raw, predictions, on_host = self._references[num_rows]
+    def reference(self, form: str) -> Any:
+        """Seeded rows that training did not see, as a form takes them; predictions by batch."""
+        if self._reference is None:
+            raw = self.model.module.make_features(max(self.model.batch_sizes()), seed=3)
+            self._reference = (raw, *reference(self.model, self.checkpoint, raw))
+        raw, predictions, on_host = self._reference
         return (on_host if form == "model_fn" else raw), predictions
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, Mapping
 
 import numpy as np
 
@@ -10,19 +10,12 @@ from batchinfer.bundle import Bundle
 from batchinfer.scorer import Scorer
 from conversion.convert import convert
 from conversion.options import ConvertOptions
-from conversion.reference import score_all
 from tests.conversion.models.harness import Prepared
 
 
 def convert_form(prepared: Prepared, form: str, out: str, **changes: Any) -> Dict[str, Any]:
     """Convert one input form of a model; returns what the command would print."""
     return convert(ConvertOptions(out=out, **{**prepared.form(form), **changes}))
-
-
-def batch_sizes(prepared: Prepared) -> List[int]:
-    """One row, the traced batch, and two sizes that are no multiple of it."""
-    rows = prepared.model.batch_rows
-    return [1, rows, rows - 1, 2 * rows + 1]
 
 
 def worst_difference(prepared: Prepared, form: str, path: str) -> float:
@@ -34,25 +27,31 @@ def worst_difference(prepared: Prepared, form: str, path: str) -> float:
         AssertionError: an output is missing, or has another dtype or shape.
     """
     bundle = Bundle.open(path)
-    features, expected = prepared.reference(2 * prepared.model.batch_rows + 1, form)
+    features, references = prepared.reference(form)
     worst = 0.0
-    for size in batch_sizes(prepared):
-        fed = {name: array[:size] for name, array in features.items()}
-        found = score(bundle, fed, size)
+    for size in prepared.model.batch_sizes():
+        expected = references[bundle.signature.fixed_batch_rows or size]
+        found = score(bundle, features, size)
         assert sorted(found) == sorted(expected)
         for name, array in found.items():
-            worst = max(worst, difference(name, array, expected[name][:size]))
+            worst = max(worst, difference(name, array, expected[name]))
     return worst
 
 
-def score(bundle: Bundle, fed: Mapping[str, Any], size: int) -> Dict[str, Any]:
-    """In batches of `size` rows, or of the size that the bundle is fixed to."""
-    inputs = {spec.name: fed[spec.name] for spec in bundle.signature.inputs}
+def score(bundle: Bundle, features: Mapping[str, Any], size: int) -> Dict[str, Any]:
+    """All rows in one session, `size` at a time, or as many as the bundle is fixed to."""
     scorer = Scorer.restore(bundle, None if bundle.signature.fixed_batch_rows else size)
+    size = min(size, scorer.batch_rows)
+    names = [spec.name for spec in bundle.signature.inputs]
+    num_rows = len(features[names[0]])
     try:
-        return score_all(scorer, inputs)
+        parts = [
+            scorer.score({name: features[name][start : start + size] for name in names})
+            for start in range(0, num_rows, size)
+        ]
     finally:
         scorer.close()
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def difference(name: str, found: Any, expected: Any) -> float:

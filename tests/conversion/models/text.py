@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Dict
 
-from tests.conversion.models import albert, bert, decoder, dlrm, lstm, wide
+from tests.conversion.models import albert, bert, decoder, dlrm, lstm, ncf, wide
 from tests.conversion.models.harness import ALONE, Form, Model
 
 
@@ -65,5 +65,6 @@ TEXT = [
         dlrm,
         {**every_form("fixed"), "rewrite": EMBEDDING, "replicate": EMBEDDING},
     ),
+    Model("ncf", ncf, every_form("fixed")),
     Model("wide", wide, every_form("fixed")),
 ]
