@@ -89,7 +89,9 @@ def find_source(options: ConvertOptions, scratch: str) -> Source:
     code = options.code
     if is_h5(options.source) or (code is not None and code.keras):
         weights = options.checkpoint or options.source
-        return keras_source(weights, maker_of(code) if code else None, scratch)
+        return keras_source(
+            weights, maker_of(code) if code else None, scratch, code.features if code else None
+        )
     if code is not None:
         return model_source(code, options.source, options.checkpoint)
     return open_source(options.source, options.checkpoint)

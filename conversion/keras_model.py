@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
-import sys
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Dict, List, Optional
-
-import yaml
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from batchinfer.errors import InputError
 from batchinfer.tf1 import tf
 from conversion.checkpoint import find_checkpoint
+from conversion.features import Field, placed, placeholder, read_features
 from conversion.keras_objects import model_keys
 from conversion.keras_shim import keras_on_one_device
 from conversion.keras_weights import WeightsFile, is_h5, matched_values
 from conversion.object_checkpoint import read_object_graph, with_object_names
 from conversion.options import ModelCode
+from conversion.params import made, read_params
 from conversion.source import Source, named_checkpoint
+from conversion.user_code import blamed, flags_set, from_factory, importable, load
 from conversion.variable_copy import write_values
 
 NAME = "keras_model"  # of the scope of inputs that a features file declares
@@ -43,12 +42,18 @@ class Built:
     meta_graph: Any
 
 
-def keras_source(path: str, make: Optional[Callable[[], Any]], scratch: str) -> Source:
+def keras_source(
+    path: str,
+    make: Optional[Callable[[], Any]],
+    scratch: str,
+    features: Optional[str] = None,
+) -> Source:
     """A Keras model with its weights, as a source like any other.
 
     Args:
         path: an .h5 of weights or of a whole model, or an object-based checkpoint.
         make: gives the model; None takes the architecture that is in the .h5.
+        features: path of the features file, for a subclassed model that was not called yet.
         scratch: a folder for the checkpoint that is made of an .h5; must outlive the source.
 
     Raises:
@@ -56,11 +61,11 @@ def keras_source(path: str, make: Optional[Callable[[], Any]], scratch: str) -> 
         MappingError: the weights are not the model's.
     """
     if is_h5(path):
-        return _from_h5(path, make, scratch)
+        return _from_h5(path, make, scratch, features)
     checkpoint = find_checkpoint(path) or named_checkpoint(path)
     if make is None:
         raise InputError(f"{path} holds no model; name a function that gives it with --keras")
-    built = build(make, path)
+    built = build(make, path, features)
     objects = read_object_graph(checkpoint)
     source = Source("keras", path, built.meta_graph, checkpoint, None)
     if objects is None:  # written by tf.train.Saver: the variables' own names
@@ -74,28 +79,23 @@ def maker_of(code: ModelCode) -> Callable[[], Any]:
     """The call that gives the model: of `--keras`, with the entries of `--params` as arguments.
 
     Raises:
-        InputError: while it runs, for whatever goes wrong in the user's code.
+        InputError: when called, for whatever goes wrong in the user's code.
     """
 
     def make() -> Any:
-        module, colon, name = code.keras.partition(":")
-        if not colon:
-            raise InputError(f"--keras expects package.module:function; found {code.keras!r}")
-        sys.path.insert(0, os.getcwd())
-        function = getattr(importlib.import_module(module), name)
-        return function(**_params(code.params))
+        file = read_params(code.params)
+        arguments = {**(file.params or {}), **(file.factory or {})}
+        with importable():
+            load(code.keras, "--keras")  # flags are defined by then
+            with flags_set(file.flags, file.where):
+                return from_factory(code.keras, "--keras", made(arguments))
 
     return make
 
 
-def _params(path: Optional[str]) -> Dict[str, Any]:
-    if path is None:
-        return {}
-    with open(path, encoding="utf-8") as file:
-        return dict(yaml.safe_load(file) or {})
-
-
-def _from_h5(path: str, make: Optional[Callable[[], Any]], scratch: str) -> Source:
+def _from_h5(
+    path: str, make: Optional[Callable[[], Any]], scratch: str, features: Optional[str]
+) -> Source:
     file = WeightsFile(path)
     with contextlib.closing(file):
         if make is None and file.config is None:
@@ -103,7 +103,7 @@ def _from_h5(path: str, make: Optional[Callable[[], Any]], scratch: str) -> Sour
                 f"{path} holds weights alone; name the function that builds the model with "
                 "--keras package.module:function"
             )
-        built = build(make or (lambda: _from_config(file)), path)
+        built = build(make or (lambda: _from_config(file)), path, features)
         checkpoint = os.path.join(scratch, "weights", "weights")
         with built.graph.as_default():
             values = matched_values(file, built.model.layers)
@@ -122,7 +122,7 @@ def _from_config(file: WeightsFile) -> Any:
         ) from error
 
 
-def build(make: Callable[[], Any], what: str) -> Built:
+def build(make: Callable[[], Any], what: str, features: Optional[str] = None) -> Built:
     """Call the user's function, and the model once more on inputs of the signature's names.
 
     The second call is in inference mode whatever learning phase the function left behind.
@@ -138,11 +138,11 @@ def build(make: Callable[[], Any], what: str) -> Built:
     graph = tf.Graph()
     with graph.as_default(), keras_on_one_device():
         tf.keras.backend.set_learning_phase(0)
-        root = _called(make)
+        root = make()
         model = _model_of(root, what)
         tf.keras.backend.set_learning_phase(0)
-        inputs = _inputs(model, what)
-        outputs = _call(model, inputs, what)
+        inputs, packed = _declared(model, features, what) if features else _inputs(model, what)
+        outputs = _call(model, packed, what)
     signature = tf.saved_model.build_signature_def(
         inputs={name: tf.saved_model.build_tensor_info(one) for name, one in inputs.items()},
         outputs={name: tf.saved_model.build_tensor_info(one) for name, one in outputs.items()},
@@ -152,17 +152,6 @@ def build(make: Callable[[], Any], what: str) -> Built:
     meta_graph.ClearField("collection_def")
     meta_graph.signature_def[tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY].CopyFrom(signature)
     return Built(graph, model, root, meta_graph)
-
-
-def _called(make: Callable[[], Any]) -> Any:
-    try:
-        return make()
-    except InputError:
-        raise
-    except Exception as error:
-        raise InputError(
-            f"the Keras model cannot be built: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _model_of(root: Any, what: str) -> Any:
@@ -179,22 +168,42 @@ def _model_of(root: Any, what: str) -> Any:
     return models[0]
 
 
-def _inputs(model: Any, what: str) -> Dict[str, Any]:
-    """A placeholder for each input of the model, by its name."""
+def _declared(model: Any, features: str, what: str) -> Tuple[Dict[str, Any], Any]:
+    """What a features file declares: placeholders by name, and in the structure to call with."""
+    if getattr(model, "inputs", None):
+        raise InputError(
+            f"{what}: the model has inputs of its own, {', '.join(model.input_names)}; expected no "
+            "--features"
+        )
+    made: Dict[str, Any] = {}
+
+    def make(field: Field) -> Any:
+        made[field.name] = placeholder(field)
+        return made[field.name]
+
+    packed = placed(read_features(features).features, make)
+    return made, packed
+
+
+def _inputs(model: Any, what: str) -> Tuple[Dict[str, Any], Any]:
+    """A placeholder for each input of the model, by its name, and what to call it with."""
     if not getattr(model, "inputs", None):
         raise InputError(
             f"{what}: the model has no inputs yet, so their shapes are not known; expected it to "
             "be built: a tf.keras.Input, an input_shape of the first layer, or a subclassed model "
-            "that the function calls on a tf.keras.Input"
+            "that the function calls on a tf.keras.Input; or name a file with --features"
         )
     named = model.inputs if isinstance(model.inputs, dict) else None
     names = sorted(named) if named else model.input_names
     tensors = [named[name] for name in names] if named else model.inputs
     with tf.name_scope(NAME):
-        return {
+        made = {
             name: _placeholder(tensor, name, layer, what)
             for name, tensor, layer in zip(names, tensors, _input_layers(model))
         }
+    if named:
+        return made, dict(made)
+    return made, list(made.values()) if len(made) > 1 else next(iter(made.values()))
 
 
 def _input_layers(model: Any) -> List[Any]:
@@ -224,15 +233,11 @@ def _sparse_placeholder(dtype: Any, shape: Any, name: str) -> Any:
     )
 
 
-def _call(model: Any, inputs: Dict[str, Any], what: str) -> Dict[str, Any]:
+def _call(model: Any, packed: Any, what: str) -> Dict[str, Any]:
     """Outputs by name, in inference mode."""
-    packed: Any = list(inputs.values())
-    if isinstance(model.inputs, dict):
-        packed = inputs
-    elif len(packed) == 1:
-        packed = packed[0]
     arguments = {"training": False} if model._expects_training_arg else {}
-    result = model(packed, **arguments)
+    with blamed(f"{what}: the model cannot be called"):
+        result = model(packed, **arguments)
     if isinstance(result, dict):
         return dict(sorted(result.items()))
     found = tf.nest.flatten(result)

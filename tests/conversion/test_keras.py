@@ -254,9 +254,10 @@ def test_the_same_file_gives_the_same_bundle_and_leaves_nothing_behind(
 
 REFUSED = [
     ("weights without code", "weights_h5", None, "name the function that builds the model"),
-    ("a function that gives something else", "weights_h5", "arrays", "cannot be built"),
+    ("a function that takes more", "weights_h5", "arrays", "takes (model, num_rows, seed=3)"),
+    ("a function that fails", "weights_h5", "failing", "no TPU in this zone"),
     ("a model that was not built", "weights_h5", "Subclassed", "the model has no inputs yet"),
-    ("no such function", "weights_h5", "nothing", "nothing"),
+    ("no such function", "weights_h5", "nothing", "has no nothing"),
 ]
 
 
@@ -266,6 +267,17 @@ def test_what_cannot_be_used_is_refused(prepare, tmp_path, form, make, words):
     with pytest.raises(InputError) as error:
         convert(options(model.paths[form], tmp_path / "bundle", make))
     assert words in str(error.value)
+
+
+def test_params_are_the_arguments_of_the_function(prepare, tmp_path, monkeypatch):
+    with tf.Graph().as_default(), tf.Session().as_default():
+        twins("a", "b", units=5).save_weights(str(tmp_path / "w.h5"))
+    monkeypatch.setattr(keras_model, "twins", twins, raising=False)
+    (tmp_path / "params.yaml").write_text("first: a\nsecond: b\nunits: 5\n")
+    code = ModelCode(keras=f"{NAME}:twins", params=str(tmp_path / "params.yaml"))
+    convert(ConvertOptions(str(tmp_path / "w.h5"), str(tmp_path / "bundle"), code=code))
+    variables = Bundle.open(str(tmp_path / "bundle")).manifest["variables"]
+    assert variables["a/kernel"]["shape"] == [3, 5]
 
 
 def test_a_file_of_h5py_3_whose_attributes_are_str_is_read(prepare, tmp_path):
@@ -287,12 +299,11 @@ def test_a_file_of_h5py_3_whose_attributes_are_str_is_read(prepare, tmp_path):
 
 
 def test_user_code_finds_tensorflow_as_it_was_afterwards():
-    before = tf.keras.backend.clear_session, tf.distribute.experimental.TPUStrategy.__new__
+    before = tf.keras.backend.clear_session.__code__
     with keras_on_one_device():
         assert tf.distribute.experimental.TPUStrategy(object()).num_replicas_in_sync == 1
-        assert tf.keras.backend.clear_session is not before[0]
-    assert tf.keras.backend.clear_session is before[0]
-    assert tf.distribute.experimental.TPUStrategy.__new__ is before[1]
+        assert tf.keras.backend.clear_session.__code__ is not before
+    assert tf.keras.backend.clear_session.__code__ is before
 
 
 def test_a_sparse_input_keeps_the_width_of_its_layer(tmp_path, monkeypatch):
@@ -346,3 +357,19 @@ def test_dropout_that_the_model_keeps_on_while_it_predicts_is_refused(tmp_path, 
         sampling().save_weights(str(tmp_path / "w.h5"))
     with pytest.raises(UnsupportedOpsError, match="gives other numbers in each run"):
         convert(options(str(tmp_path / "w.h5"), tmp_path / "bundle", "sampling"))
+
+
+def test_a_features_file_builds_a_subclassed_model_that_was_not_called(prepare, tmp_path):
+    model = prepare("subclassed", ["weights_h5"])
+    (tmp_path / "features.yaml").write_text("features: float32[?, 4]\n")
+    code = ModelCode(keras=f"{NAME}:Subclassed", features=str(tmp_path / "features.yaml"))
+    result = convert(ConvertOptions(model.paths["weights_h5"], str(tmp_path / "bundle"), code=code))
+    assert result["inputs"] == ["features: float32[?, 4]"]
+    scorer = Scorer.restore(Bundle.open(str(tmp_path / "bundle")), 9)
+    with np.load(model.reference) as arrays:
+        found = scorer.score({"features": arrays["inputs/input_1"]})
+        np.testing.assert_allclose(found["output_1"], arrays["outputs/output_1"], 0, 1e-6)
+    scorer.close()
+    code = ModelCode(keras=f"{NAME}:subclassed", features=str(tmp_path / "features.yaml"))
+    with pytest.raises(InputError, match="the model has inputs of its own, input_1"):
+        convert(ConvertOptions(model.paths["weights_h5"], str(tmp_path / "other"), code=code))
