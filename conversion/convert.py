@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Optional
 
 import numpy as np
 
@@ -21,7 +22,7 @@ from conversion.keras_weights import is_h5
 from conversion.lowering import Lowered, Request, lower, num_nodes
 from conversion.model_fn import model_source
 from conversion.names import Rules
-from conversion.options import ConvertOptions
+from conversion.options import ConvertOptions, ModelCode
 from conversion.ragged_arrays import plain_arrays
 from conversion.reference import Reference, check_inputs, read_reference, score_all
 from conversion.rules import read_rules
@@ -86,6 +87,10 @@ def find_source(options: ConvertOptions, scratch: str) -> Source:
     Raises:
         InputError: see `open_source`, `keras_source` and `model_source`.
     """
+    return dataclasses.replace(_found_source(options, scratch), code=options.code)
+
+
+def _found_source(options: ConvertOptions, scratch: str) -> Source:
     code = options.code
     if is_h5(options.source) or (code is not None and code.keras):
         weights = options.checkpoint or options.source
@@ -166,7 +171,7 @@ def describe(source: Source, lowered: Lowered, precision: str, target: str) -> D
             "tags": list(tags_of(source)),
             "signature_def": lowered.signature_def,
             "checkpoint": os.path.basename(lowered.checkpoint),
-            "notes": list(source.notes),
+            "code": about_code(source.code),
         },
         "tool": {"batchinfer": batchinfer.__version__, "tensorflow": tf.__version__},
         "signature": lowered.signature.to_json(),
@@ -185,6 +190,14 @@ def describe(source: Source, lowered: Lowered, precision: str, target: str) -> D
         "notes": list(lowered.notes),
         "nodes": {"before": lowered.num_nodes_before, "after": num_nodes(lowered.graph_def)},
     }
+
+
+def about_code(code: Optional[ModelCode]) -> Optional[Dict[str, str]]:
+    """What was called to build the model; without paths, which differ from machine to machine."""
+    if code is None:
+        return None
+    found = {"model_fn": code.model_fn, "build": code.build, "keras": code.keras}
+    return {**{name: named for name, named in found.items() if named}, "mode": code.mode}
 
 
 def summary(bundle: Bundle, lowered: Lowered) -> Dict[str, Any]:

@@ -76,6 +76,7 @@ class Inspection:
             "kind": self.source.kind,
             "tags": list(tags_of(self.source)),
             "checkpoint": self.source.checkpoint,
+            "notes": list(self.source.notes),
             "nodes": self.num_nodes,
             "functions": self.num_functions,
             "signatures": self.signatures,
@@ -265,6 +266,8 @@ def _command(
         words += flags_for(chosen.inputs, chosen.outputs).split(" ")
     elif request.signature != "serving_default":
         words += ["--signature", request.signature]
+    if source.code:
+        words += source.code.flags
     if rules_path:
         words += ["--rules", rules_path]
     return " ".join(shlex.quote(word) for word in words + ["--out", "BUNDLE"])

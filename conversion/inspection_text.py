@@ -25,6 +25,8 @@ def _head(found: Inspection) -> str:
     if source.meta_graph is not None:
         lines.append(f"  graph       {found.num_nodes} nodes, {found.num_functions} functions")
     lines.append(f"  checkpoint  {source.checkpoint or 'none found'}")
+    for note in source.notes:
+        lines += textwrap.wrap("  note        " + note, WIDTH, subsequent_indent=" " * 14)
     return "\n".join(lines)
 
 

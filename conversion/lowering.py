@@ -110,7 +110,7 @@ def lower(source: Source, request: Request) -> Lowered:
         mapping,
         applied,
         host_ops(graph_def, request.target),
-        _notes(mapping),
+        source.notes + _notes(mapping),
         num_nodes_before=num_nodes(original),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Mapping, Optional, Tuple
+from typing import List, Mapping, Optional, Tuple
 
 from batchinfer.errors import InputError
 from conversion.parity import DEFAULT_TOLERANCE, Tolerance
@@ -33,6 +33,15 @@ class ModelCode:
     params: Optional[str] = None
     features: Optional[str] = None
     mode: str = "predict"
+
+    @property
+    def flags(self) -> Tuple[str, ...]:
+        """As one would type them."""
+        words: List[str] = []
+        for name in ("model_fn", "build", "keras", "params", "features"):
+            if getattr(self, name):
+                words += ["--" + name.replace("_", "-"), getattr(self, name)]
+        return tuple(words) + (("--mode", self.mode) if self.mode != "predict" else ())
 
     def __post_init__(self) -> None:
         given = [name for name in ("model_fn", "build", "keras") if getattr(self, name)]

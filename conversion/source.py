@@ -14,6 +14,7 @@ from batchinfer.errors import InputError
 from batchinfer.tf1 import tf
 from conversion.checkpoint import checkpoint_files, find_checkpoint
 from conversion.object_checkpoint import with_object_names
+from conversion.options import ModelCode
 from conversion.tf_internals import SavedModel
 
 SERVE, TPU = tf.saved_model.SERVING, "tpu"
@@ -44,6 +45,7 @@ class Source:
             says it, such as the object graph of a Keras checkpoint.
         left_out: reason by checkpoint name for entries that are known to be no part of the model.
         notes: what building the model from code left out or changed, a sentence each.
+        code: what built the model; None where a graph was found.
     """
 
     kind: str
@@ -54,6 +56,7 @@ class Source:
     keys: Mapping[str, str] = field(default_factory=dict)
     left_out: Mapping[str, str] = field(default_factory=dict)
     notes: Tuple[str, ...] = ()
+    code: Optional[ModelCode] = None
 
     @property
     def name(self) -> str:

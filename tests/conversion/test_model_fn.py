@@ -12,11 +12,13 @@ import pytest
 
 from batchinfer.bundle import Bundle
 from batchinfer.errors import InputError
+from batchinfer.ragged import Ragged
 from batchinfer.scorer import Scorer
 from batchinfer.tf1 import tf
 from conversion.convert import convert
 from conversion.model_fn import model_source
 from conversion.options import ConvertOptions, ModelCode
+from conversion.plain_run import reference_outputs
 from tests.conversion.code import bert, hard_coded, mnasnet, ranking, resnet, runs
 
 CODE = "tests.conversion.code."
@@ -102,7 +104,7 @@ def test_a_resnet_with_bfloat16_scope_and_cross_replica_norms(resnet_checkpoint,
     manifest = bundle.manifest
     assert manifest["source"]["kind"] == "model_fn"
     assert manifest["batch"] == {"kind": "dynamic"}
-    assert manifest["source"]["notes"] == ["feature feature is float32 in place of bfloat16"]
+    assert manifest["notes"] == ["feature feature is float32 in place of bfloat16"]
     assert manifest["dropped"]["stem/kernel/Momentum"] == "optimizer slot (Momentum)"
     assert len(manifest["variables"]) == 12
 
@@ -215,7 +217,7 @@ def test_code_that_only_ran_on_tpus_is_answered_for_one_device(tmp_path):
     found = scored(bundle, {"features": x})
     assert sorted(found) == ["scores"]
     np.testing.assert_allclose(found["scores"], expected, 0, 1e-6)
-    assert bundle.manifest["source"]["notes"] == ["output norm is left out: it is a scalar"]
+    assert bundle.manifest["notes"] == ["output norm is left out: it is a scalar"]
     assert tf.tpu.cross_replica_sum is hard_coded.cross_replica_sum
 
 
@@ -227,29 +229,49 @@ features:
   friend: int64[?, 2]
   item: int64[?, 2]
 """
+FED = {
+    "query": np.array([[1, 2, -1], [10, -1, -1]]),  # -1 is no id
+    "query_weight": np.array([[0.5, 2.0, 0.0], [1.0, 0.0, 0.0]], np.float32),
+    "user": np.array([[3], [6]]),
+    "friend": np.array([[0, 1], [2, -1]]),
+    "item": np.array([[4, 4], [1, 0]]),
+}
 
 
-def test_tpu_embedding_columns_look_up_on_the_host(tmp_path):
-    feeds = {
-        "query": np.array([[1, 2, -1], [10, -1, -1]]),  # -1 is no id
-        "query_weight": np.array([[0.5, 2.0, 0.0], [1.0, 0.0, 0.0]], np.float32),
-        "user": np.array([[3], [6]]),
-        "friend": np.array([[0, 1], [2, -1]]),
-        "item": np.array([[4, 4], [1, 0]]),
-    }
+@pytest.fixture(scope="module")
+def ranked(tmp_path_factory):
+    """A checkpoint of the recommender, and its scores for `FED` without a TPU."""
 
     def call(fed):
         return ranking.model_fn(fed, None, PREDICT, {}).predictions
 
     checkpoint = runs.save_random(
-        str(tmp_path), lambda: call(tf.nest.map_structure(tf.constant, feeds))
+        str(tmp_path_factory.mktemp("ranking")),
+        lambda: call(tf.nest.map_structure(tf.constant, FED)),
     )
+    return checkpoint, runs.run(lambda fed: (call(fed), None), checkpoint, FED)["score"]
+
+
+def test_tpu_embedding_columns_look_up_on_the_host(ranked, tmp_path):
+    checkpoint, expected = ranked
     names = dict(tf.train.list_variables(checkpoint))
     assert "tower/input_layer/friend_user_shared_embedding/embedding_weights" in names
-    expected = runs.run(lambda fed: (call(fed), None), checkpoint, feeds)
     bundle = converted(tmp_path, checkpoint, "ranking:model_fn", RANKING, "{}", target="cpu")
-    found = scored(bundle, feeds)
-    np.testing.assert_allclose(found["score"], expected["score"], 0, 1e-6)
+    np.testing.assert_allclose(scored(bundle, FED)["score"], expected, 0, 1e-6)
+
+
+def test_sparse_features_are_fed_from_rows_of_any_length(ranked, tmp_path):
+    checkpoint, expected = ranked
+    sparse = RANKING.replace(": ", ": sparse ").replace(", 3]", ", ?]").replace(", 2]", ", ?]")
+    bundle = converted(tmp_path, checkpoint, "ranking:model_fn", sparse, "{}", target="cpu")
+    lengths = {name: (FED[name] != -1).sum(1) for name in FED}
+    lengths["query_weight"] = lengths["query"]
+    feeds = {name: Ragged.unpadded(FED[name], lengths[name]) for name in FED}
+    assert str(bundle.signature.inputs[0]) == "friend: ragged int64[?, ?]"
+    np.testing.assert_allclose(scored(bundle, feeds)["score"], expected, 0, 1e-6)
+    code = ModelCode(model_fn=CODE + "ranking:model_fn", **files(tmp_path, sparse, "{}"))
+    plain = reference_outputs(code, checkpoint, feeds)
+    np.testing.assert_allclose(plain["score"], expected, 0, 1e-6)
 
 
 def dense_checkpoint(folder, *layers):
@@ -277,7 +299,7 @@ def test_a_build_function_gives_nested_outputs_by_their_path(tmp_path):
     np.testing.assert_allclose(found["scores/raw"], expected, 0, 1e-6)
     np.testing.assert_allclose(found["scores/best/0"], expected.max(1), 0, 1e-6)
     assert bundle.manifest["source"]["kind"] == "build"
-    assert bundle.manifest["source"]["notes"] == [
+    assert bundle.manifest["notes"] == [
         "output anchors is left out: its first dimension is always 10; expected an open batch"
     ]
 
@@ -414,7 +436,8 @@ def test_the_commands_take_code_of_the_current_folder(tmp_path):
         "def model_fn(features, labels, mode, params):\n"
         "    with tf.variable_scope('net'):\n"
         "        y = tf.layers.dense(features, beside.WIDTH)\n"
-        "    return tf.estimator.EstimatorSpec(mode, predictions={'y': y})\n"
+        "    found = {'y': y, 'mean': tf.reduce_mean(y)}\n"
+        "    return tf.estimator.EstimatorSpec(mode, predictions=found)\n"
     )
     (tmp_path / "beside.py").write_text("WIDTH = 2\n")
     files(tmp_path, "features: float32[?, 4]")
@@ -430,6 +453,29 @@ def test_the_commands_take_code_of_the_current_folder(tmp_path):
         return done.stdout.decode()
 
     told = command("inspect")
-    assert "model_fn with its checkpoint" in told and "y" in told
+    assert "model_fn with its checkpoint" in told and "y                float32[?, 2]" in told
+    assert "note        output mean is left out: it is a scalar" in told
+    flags_ = "--model-fn mine:model_fn \\ --features features.yaml \\ --out BUNDLE"
+    assert " ".join(told.split()).endswith(flags_)
     result = json.loads(command("convert", "--out", "bundle"))
     assert result["outputs"] == ["y: float32[?, 2]"]
+
+
+def test_a_plain_run_pads_fixed_batches_and_needs_no_unused_input(resnet_checkpoint, tmp_path):
+    features = "features:\n  feature: float32[4, 8, 8, 1]\n  other: int32[4]\n"
+    code = ModelCode(model_fn=CODE + "resnet:model_fn", **files(tmp_path, features, RESNET))
+    found = reference_outputs(code, resnet_checkpoint, {"feature": images(6)})
+    expected = resnet_plain(resnet_checkpoint, images(6))
+    np.testing.assert_allclose(found["probabilities"], expected["probabilities"], 0, 1e-6)
+    with pytest.raises(InputError, match="missing feature"):
+        reference_outputs(code, resnet_checkpoint, {"other": np.zeros(3)})
+
+
+def test_a_plain_run_that_would_be_wrong_is_none(tmp_path):
+    checkpoint = dense_checkpoint(tmp_path, (4, 2, "d"))
+    code = ModelCode(build=CODE + "builders:dilated", **files(tmp_path, "float32[?, 8, 8, 1]"))
+    with pytest.raises(InputError, match="computes depthwise without its dilations"):
+        reference_outputs(code, checkpoint, {"features": images(2)})
+    code = ModelCode(build=CODE + "builders:build", **files(tmp_path, "x: float32[?, 4]"))
+    with pytest.raises(InputError, match="does not run here without a TPU: Restoring"):
+        reference_outputs(code, checkpoint, {"x": np.zeros((2, 4), np.float32)})
