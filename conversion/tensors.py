@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
-from typing import Any, Dict, Iterator, List, Mapping, Tuple
+from typing import AbstractSet, Any, Dict, Iterator, List, Mapping, Tuple
 
 from batchinfer.errors import InputError, UnsupportedOpsError
 from batchinfer.signature import Signature, TensorSpec
@@ -183,7 +183,8 @@ def _require_known_ops(graph_def: Any, what: str) -> None:
 def anchor(graph_def: Any, tensors: Tensors, what: str) -> Tuple[Any, Tensors]:
     """Put an Identity with a lasting name behind each output, and settle what is not fed.
 
-    Surgery may replace the node that gives an output; the anchor only follows its edge.
+    Surgery may replace the node that gives an output; the anchor only follows its edge. Of a
+    variable, it reads the value.
 
     Returns:
         The graph, and the tensors with the anchors as outputs.
@@ -204,11 +205,11 @@ def anchor(graph_def: Any, tensors: Tensors, what: str) -> Tuple[Any, Tensors]:
     fed = [Edge.parse(tensor).node for flag, _, tensor in _named(tensors) if flag == "input"]
     settled = with_settled_defaults(graph_def, fed)
     made, ragged = with_ragged_inputs(settled, tensors.sparse)
-    anchors = {}
+    anchors, taken = {}, {op.name for op in graph.get_operations()}
     for name, tensor in tensors.outputs.items():
-        node = made.node.add(name=_free(graph, OUTPUT_SCOPE + _safe(name)), op="Identity")
-        node.attr["T"].type = graph.get_tensor_by_name(tensor).dtype.as_datatype_enum
-        node.input.append(str(Edge.parse(tensor)))
+        node = made.node.add(name=_free(taken, OUTPUT_SCOPE + _safe(name)))
+        taken.add(node.name)
+        _hold(node, graph.get_tensor_by_name(tensor))
         anchors[name] = node.name + ":0"
     return made, replace(tensors, outputs=anchors, ragged=ragged)
 
@@ -234,8 +235,18 @@ def _near(graph: Any, tensor: str) -> str:
     )
 
 
-def _free(graph: Any, name: str) -> str:
-    taken = {op.name for op in graph.get_operations()}
+def _hold(node: Any, tensor: Any) -> None:
+    """Let a node give what a tensor does; a resource variable's own tensor is only its handle."""
+    node.input.append(str(Edge.parse(tensor.name)))
+    if tensor.op.type == "VarHandleOp":
+        node.op = "ReadVariableOp"
+        node.attr["dtype"].type = tensor.op.get_attr("dtype").as_datatype_enum
+    else:
+        node.op = "Identity"
+        node.attr["T"].type = tensor.dtype.base_dtype.as_datatype_enum
+
+
+def _free(taken: AbstractSet[str], name: str) -> str:
     while name in taken:
         name += "_"
     return name

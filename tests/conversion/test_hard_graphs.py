@@ -71,7 +71,16 @@ def shared_variable(x):
 def odd_names(x):
     with tf.name_scope("A-b.c/d_1"):
         y = tf.identity(x, name="we.i-rd")
-    return {"a b/c": y + 1, "logits:0": y * 2, "größe": y * 3}
+    return {"a b/c": y + 1, "a:b/c": y - 1, "logits:0": y * 2, "größe": y * 3}
+
+
+def variable_as_output(x):
+    return {"w": weights("w", [4, 2]), "y": x + 1}
+
+
+def reference_variable_as_output(x):
+    with tf.variable_scope("", use_resource=False):
+        return {"w": weights("w", [4, 2]), "y": x + 1}
 
 
 def many_types(x):
@@ -122,6 +131,8 @@ def write_beside_the_outputs(x):
         two_variables_with_one_suffix,
         shared_variable,
         odd_names,
+        variable_as_output,
+        reference_variable_as_output,
         many_types,
         asserted,
         resized,
