@@ -14,7 +14,8 @@ from conversion.tf_internals import attr_value, op_def
 TRAINING = "belongs to a training graph; convert a PREDICT graph or a SavedModel export instead"
 EMBEDDING = "TPU embedding tables are not in a graph; the model has to be built again without them"
 PYTHON = "calls Python code that is not in the graph; compute it before, or with TensorFlow's ops"
-REPLICAS = "runs {} replicas and one alone gives other numbers; export with one replica"
+GROUPS = "is for groups of replicas that are not the graph's own; export with the graph's own"
+REPLICAS = "runs {} replicas, which could not be told apart; export with one replica"
 
 # Beginning of an op's name -> why it cannot stay. The first that fits is given.
 REFUSED = (
@@ -27,11 +28,11 @@ REFUSED = (
     ("LoadTPUEmbedding", EMBEDDING),
     ("RetrieveTPUEmbedding", EMBEDDING),
     ("ConfigureTPUEmbedding", EMBEDDING),
-    ("CrossReplicaSum", "sums over several replicas; export with one replica"),
+    ("CrossReplicaSum", GROUPS),
     ("TPUPartitionedCall", "is called inside a function that stays, such as a loop's body"),
     ("TPU", "only a TPU runs it, and something reads its result"),
-    ("AllToAll", "exchanges tensors between replicas"),
-    ("CollectivePermute", "exchanges tensors between replicas"),
+    ("AllToAll", GROUPS),
+    ("CollectivePermute", GROUPS),
     ("XlaSvd", "leaves the signs and order of vectors to the TPU; compute it before"),
     ("XlaSelfAdjointEig", "leaves the signs and order of vectors to the TPU; compute it before"),
     ("Xla", "has a kernel on a TPU only, and no equivalent for these shapes or attributes"),

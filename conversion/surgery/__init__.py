@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Iterable, Tuple
 
+from conversion import functions
 from conversion.graph import GraphView, check
 from conversion.surgery import (
     constant_branches,
@@ -17,6 +18,7 @@ from conversion.surgery import (
     inline_functions,
     inplace_update,
     onehot_gather,
+    replicas,
     replicated_io,
     resource_variables,
     retype_bfloat16,
@@ -24,12 +26,15 @@ from conversion.surgery import (
     sweep,
     xla_ops,
 )
+from conversion.surgery.rewrite import Rewrite
 
 REWRITES = (
     sweep.REWRITE,  # first, so that training and initialisation are not looked at
     inline_functions.REWRITE,
+    replicas.REWRITE,
     replicated_io.REWRITE,
     constant_branches.REWRITE,
+    inline_functions.REWRITE,  # again, for the branches that are taken
     cross_replica.REWRITE,
     guarantee_const.REWRITE,
     delete_bookkeeping.REWRITE,
@@ -71,7 +76,18 @@ def operate(
     for rewrite in REWRITES:
         if rewrite.only_for not in ("", precision, target):
             continue
-        graph_def, count = rewrite.run(GraphView(graph_def, roots))
+        graph_def, count = _run(rewrite, graph_def, roots)
         check(graph_def, after=rewrite.name)
         applied.append(Applied(rewrite.name, count))
     return graph_def, tuple(applied)
+
+
+def _run(rewrite: Rewrite, graph_def: Any, roots: Tuple[str, ...]) -> Tuple[Any, int]:
+    if rewrite.sees == "graph":
+        return rewrite.run(GraphView(graph_def, roots))
+    view = GraphView(functions.flat(graph_def), roots)
+    if rewrite.sees == "bodies":
+        graph_def, count = functions.in_each_body(view, rewrite.run)
+    else:
+        graph_def, count = rewrite.run(view)
+    return functions.named(graph_def), count

@@ -24,5 +24,6 @@ REWRITE = Rewrite(
     name="guarantee_const",
     does="turns the promise that weights are constant into an identity that a GPU can run",
     run=guarantee_const,
+    sees="flat",
     fates={"GuaranteeConst": "replaced by Identity"},
 )

@@ -1,185 +1,160 @@
-"""Calls of functions that hold TPU ops -> the functions' nodes in the main graph."""
+"""Calls of functions -> the functions' nodes in the place of the calls, in every body."""
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Tuple
+from typing import Any, Dict, Iterable, List, Tuple
 
 from batchinfer.errors import ConversionError
+from conversion.call_sites import CallSite, Placed
+from conversion.frames import guarded
+from conversion.functions import body_of, put_body
 from conversion.graph import CONTROL, Edge, GraphView, copied, with_nodes
 from conversion.surgery.rewrite import Rewrite
-from conversion.tf_internals import attr_value, op_def
 
-ALWAYS = "TPUPartitionedCall"
-MAX_DEPTH = 64  # of calls in calls; a function that calls itself would be inlined for ever
+# Op that calls a function -> its attribute that names it. Other calls have it as their op.
+CALLS = {
+    "TPUPartitionedCall": "f",
+    "PartitionedCall": "f",
+    "StatefulPartitionedCall": "f",
+    "BatchFunction": "f",  # batching is the runtime's job
+    "RemoteCall": "f",
+    "XlaLaunch": "function",
+}
 
 
 def inline_functions(view: GraphView) -> Tuple[Any, int]:
-    """Replace each call until no call of a function with TPU ops is left, nested ones included.
+    """Replace every call, nested ones and those in the bodies of loops and branches included.
+
+    Also calls without TPU ops: what acts on the main graph only (the search for variables,
+    the runtime's automatic mixed precision) then sees the whole model. Functions that ops
+    such as While and If call stay, with the calls in them replaced.
+
+    A call runs all effects of its function (asserts, prints) before its results are read, and
+    runs nothing in a branch that is not taken or outside of its loop's frame. So do its nodes.
 
     Raises:
-        ConversionError: functions that call themselves.
+        ConversionError: functions that call themselves, or that are not there.
     """
-    graph_def, count = view.graph_def, 0
-    for _ in range(MAX_DEPTH):
-        view = GraphView(graph_def, view.roots)
-        calls = {node.name: node for node in graph_def.node if _callee(view, node)}
-        if not calls:
-            return graph_def, count
-        count += len(calls)
-        graph_def = _inlined(view, calls)
-    raise ConversionError(
-        f"function calls are nested more than {MAX_DEPTH} deep, as in {next(iter(calls))[:200]}: "
-        "expected functions that end, found one that calls itself"
-    )
+    inliner = _Inliner(view)
+    made = copied(with_nodes(view.graph_def, inliner.inlined(view.graph_def.node)))
+    functions = {function.signature.name: function for function in made.library.function}
+    staying: Dict[str, Any] = {}
+    waiting = [name for node in made.node for name in view.called_by(node)]
+    while waiting:
+        name = waiting.pop()
+        if name not in staying:
+            staying[name] = functions[name]
+            body = inliner.body(name)
+            put_body(functions[name], with_nodes(made, body))
+            waiting += [called for node in body for called in view.called_by(node)]
+    kept = [type(one).FromString(one.SerializeToString()) for one in staying.values()]
+    del made.library.function[:]
+    made.library.function.extend(sorted(kept, key=lambda one: str(one.signature.name)))
+    return made, inliner.count
 
 
-def holds_tpu_ops(view: GraphView, function: str, seen: Tuple[str, ...] = ()) -> bool:
-    """Whether a function, or one that it calls, has an op that is only there for a TPU."""
-    if function in seen:
-        return False
-    return any(
-        node.op.startswith(("TPU", "CrossReplica"))
-        or any(holds_tpu_ops(view, name, seen + (function,)) for name in view.called_by(node))
-        for node in view.functions[function].node_def
-    )
+class _Inliner:
+    """Expands each function once, whatever the number of its calls.
 
+    Attributes:
+        count: calls replaced; one in a function that is itself called twice counts once.
+    """
 
-def _callee(view: GraphView, node: Any) -> str:
-    """The function to put in the node's place, or "" when the node stays."""
-    if node.op in view.functions:
-        return node.op if holds_tpu_ops(view, node.op) else ""
-    if node.op not in (ALWAYS, "PartitionedCall", "StatefulPartitionedCall", "BatchFunction"):
-        return ""
-    name = node.attr["f"].func.name
-    if name not in view.functions:
-        raise ConversionError(
-            f"node {node.name} calls function {name}, which is not in the graph's library of "
-            f"{len(view.functions)} functions; expected a whole artifact: export it again"
-        )
-    return name if node.op == ALWAYS or holds_tpu_ops(view, name) else ""
+    def __init__(self, view: GraphView) -> None:
+        self.count = 0
+        self._functions = view.functions
+        self._bodies: Dict[str, List[Any]] = {}
+        self._open: List[str] = []
 
+    def body(self, name: str) -> List[Any]:
+        """The nodes of `functions.body_of`, every call in them replaced."""
+        if name in self._open:
+            circle = self._open[self._open.index(name) :] + [name]
+            raise ConversionError(
+                f"function calls go in a circle: {' -> '.join(circle[:10])}; "
+                "expected functions that end, found one that calls itself"
+            )
+        if name not in self._bodies:
+            self._open.append(name)
+            function = self._functions[name]
+            awaited = function.control_ret.values()
+            self._bodies[name] = self.inlined(body_of(function).node, awaited)
+            self._open.pop()
+        return self._bodies[name]
 
-def _inlined(view: GraphView, calls: Dict[str, Any]) -> Any:
-    """The graph with every call replaced by its function's nodes under the call's name."""
-    nodes: List[Any] = []
-    results: Dict[str, List[Edge]] = {}
-    effects: Dict[str, List[str]] = {}
-    for node in view.graph_def.node:
-        if node.name in calls:
-            body, results[node.name], effects[node.name] = _body(view, node)
-            nodes += body
-        else:
-            nodes.append(node)
-    made = copied(with_nodes(view.graph_def, nodes))
-    for node in made.node:
-        edges = [edge for text in node.input for edge in _redirected(text, results, effects)]
-        data = [str(edge) for edge in edges if edge.index != CONTROL]
-        control = sorted({str(edge) for edge in edges if edge.index == CONTROL})
-        del node.input[:]
-        node.input.extend(data + control)
-    return made
+    def inlined(self, nodes: Iterable[Any], awaited: Iterable[str] = ()) -> List[Any]:
+        """The nodes of one graph or body, with those of functions instead of their calls.
 
-
-def _redirected(
-    text: str, results: Dict[str, List[Edge]], effects: Dict[str, List[str]]
-) -> List[Edge]:
-    """Follow an edge out of a call into its body; a body may return what another call gave."""
-    edge = Edge.parse(text)
-    if edge.node not in results:
-        return [edge]
-    if edge.index != CONTROL:
-        return _redirected(str(results[edge.node][edge.index]), results, effects)
-    after = effects[edge.node] + [result.node for result in results[edge.node]]
-    return [
-        Edge(end.node, CONTROL)
-        for name in after
-        for end in _redirected("^" + name, results, effects)
-    ]
-
-
-def _body(view: GraphView, call: Any) -> Tuple[List[Any], List[Edge], List[str]]:
-    """The callee's nodes for one call, the tensors it returns, and the nodes it must run."""
-    function = view.functions[_callee(view, call)]
-    edges = [Edge.parse(text) for text in call.input]
-    tensors = [edge for edge in edges if edge.index != CONTROL]
-    if call.op == ALWAYS:
-        tensors = tensors[:-1]  # the last one says on which TPU core to run
-    scope = _Scope(view, call, function, tensors)
-    waits_for = [str(edge) for edge in edges if edge.index == CONTROL]
-    nodes = [scope.node(node, waits_for) for node in function.node_def]
-    results = [scope.edge(function.ret[output.name]) for output in function.signature.output_arg]
-    return nodes, results, [scope.prefix + name for name in function.control_ret.values()]
-
-
-class _Scope:
-    """Names of one function's body as they are in the main graph, under the call's name."""
-
-    def __init__(self, view: GraphView, call: Any, function: Any, tensors: List[Edge]) -> None:
-        self.prefix = call.name + "/"
-        self._call = call
-        self._arguments = dict(
-            zip((argument.name for argument in function.signature.input_arg), tensors)
-        )
-        self._first_index = {
-            node.name: _first_indices(node, view.functions) for node in function.node_def
-        }
-
-    def edge(self, text: str) -> Edge:
-        """`argument`, `node:output:index` or `^node` of a FunctionDef as a GraphDef's edge."""
-        if text.startswith("^"):
-            argument = self._arguments.get(text[1:])
-            return Edge(argument.node if argument else self.prefix + text[1:], CONTROL)
-        name, _, rest = text.partition(":")
-        if name in self._arguments:
-            return self._arguments[name]
-        output, _, index = rest.partition(":")
-        return Edge(self.prefix + name, self._first_index[name][output] + int(index or 0))
-
-    def node(self, node: Any, waits_for: List[str]) -> Any:
-        """A node of the body; what the call waited for, it waits for."""
-        made = type(node)()
-        made.CopyFrom(node)
-        made.name = self.prefix + node.name
-        del made.input[:]
-        made.input.extend([str(self.edge(text)) for text in node.input] + waits_for)
-        for attr in made.attr.values():
-            if attr.placeholder:
-                attr.CopyFrom(self._call.attr[attr.placeholder])
-        if "_class" in made.attr:
-            places = made.attr["_class"].list
-            places.s[:] = [b"loc:@" + self._place(name[5:]) for name in places.s]
-        if "frame_name" in made.attr:  # two calls of one function must not share a loop
-            made.attr["frame_name"].s = self.prefix.encode() + made.attr["frame_name"].s
+        Args:
+            awaited: names of nodes that something outside waits for.
+        """
+        nodes = list(nodes)
+        callees = {node.name: self._callee(node) for node in nodes if self._callee(node)}
+        if not callees:
+            return nodes
+        self.count += len(callees)
+        taken, inside = {node.name for node in nodes}, guarded(nodes)
+        made: List[Any] = []
+        places: Dict[str, Placed] = {}
+        for node in nodes:
+            if node.name not in callees:
+                made.append(type(node).FromString(node.SerializeToString()))
+                continue
+            function = self._functions[callees[node.name]]
+            body = self.body(callees[node.name])
+            site = CallSite(node, function, body, taken, node.name in inside)
+            places[node.name] = site.placed()
+            made += places[node.name].nodes
+        made += _ends(made, places, awaited)
+        for node in made:
+            node.input[:] = [_redirected(text, places) for text in node.input]
         return made
 
-    def _place(self, name: bytes) -> bytes:
-        inside = name.decode() in self._first_index
-        return self.prefix.encode() + name if inside else name
+    def _callee(self, node: Any) -> str:
+        """The function to put in the node's place, or "" when the node stays."""
+        if node.op in self._functions:
+            return str(node.op)
+        if node.op not in CALLS:
+            return ""
+        name = node.attr[CALLS[node.op]].func.name
+        if name not in self._functions:
+            raise ConversionError(
+                f"node {node.name} calls function {name}, which is not in the graph's library of "
+                f"{len(self._functions)} functions; expected a whole artifact: export it again"
+            )
+        return str(name)
 
 
-def _first_indices(node: Any, functions: Dict[str, Any]) -> Dict[str, int]:
-    """Flat index of the first tensor of each named output of a node."""
-    definition = functions[node.op].signature if node.op in functions else op_def(node.op)
-    if definition is None:
-        raise ConversionError(
-            f"op {node.op} of node {node.name} is not known to this TensorFlow; "
-            "import the library that registers it before converting"
-        )
-    found, index = {}, 0
-    for output in definition.output_arg:
-        found[output.name] = index
-        if output.number_attr:
-            index += attr_value(node, output.number_attr, definition).i
-        elif output.type_list_attr:
-            index += len(attr_value(node, output.type_list_attr, definition).list.type)
-        else:
-            index += 1
-    return found
+def _ends(nodes: Iterable[Any], places: Dict[str, Placed], awaited: Iterable[str]) -> List[Any]:
+    """The NoOps of the calls that some node, or something outside, waits for."""
+    waiting = [text[1:] for node in nodes for text in node.input if text[0] == "^"]
+    waiting += awaited
+    found: Dict[str, Any] = {}
+    while waiting:
+        name = waiting.pop()
+        if name in places and name not in found:
+            found[name] = places[name].end
+            waiting += [text[1:] for text in found[name].input]
+    return list(found.values())
+
+
+def _redirected(text: str, places: Dict[str, Placed]) -> str:
+    """Follow a tensor out of a call into its body, which may give what another call gave.
+
+    An edge that waits for a call stays: the call's end is a NoOp of its name.
+    """
+    edge = Edge.parse(text)
+    if edge.index == CONTROL:
+        return text
+    while edge.node in places:
+        edge = places[edge.node].results[edge.index]
+    return str(edge)
 
 
 REWRITE = Rewrite(
     name="inline_functions",
-    does="puts the nodes of functions that hold TPU ops in the place of their calls",
+    does="puts the nodes of functions in the place of their calls",
     run=inline_functions,
-    fates={ALWAYS: "replaced by the nodes of its function"},
+    sees="flat",
+    fates=dict.fromkeys(CALLS, "replaced by the nodes of its function"),
 )

@@ -29,5 +29,6 @@ REWRITE = Rewrite(
     name="replicated_io",
     does="turns the entry and exit of a cluster of one replica into identities",
     run=replicated_io,
+    sees="flat",
     fates=dict.fromkeys(OPS, "replaced by Identity"),
 )

@@ -72,4 +72,5 @@ REWRITE = Rewrite(
     name="retype_bfloat16",
     does="computes in float32 what the TPU computed in bfloat16, for which GPUs have no kernels",
     run=retype_bfloat16,
+    sees="flat",
 )

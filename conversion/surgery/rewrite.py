@@ -18,6 +18,10 @@ class Rewrite:
         run: looks at a graph, gives another one and the number of places it changed.
         fates: what becomes of each op that this rewrite takes out of the graph.
         only_for: the precision or target that it is for; "" for all.
+        sees: "graph": the main graph and the library as they are. "flat": in functions, edges
+            are written as in a main graph, so that an op can be replaced by one whose output
+            has another name. "bodies": one graph at a time, the main graph and then each
+            function's body (conversion/functions.py).
     """
 
     name: str
@@ -25,6 +29,7 @@ class Rewrite:
     run: Callable[[GraphView], Tuple[Any, int]]
     fates: Mapping[str, str] = field(default_factory=dict)
     only_for: str = ""
+    sees: str = "graph"
 
 
 def become_identity(node: Any, dtype: int) -> None:

@@ -244,22 +244,21 @@ def one_replica(compute):
     return build
 
 
-def two_replicas(x, w):
-    outputs = tf.tpu.replicate(lambda x: [tf.reduce_sum(w) * x], [[x], [x]])
-    tf.identity(outputs[0][0], name="out")
+def named_for_two_cores(x, w):
+    return tf.tpu.cross_replica_sum(x, [[0, 1]])
 
 
 @pytest.mark.parametrize(
     "build, message",
     [
-        (two_replicas, "TPUReplicatedInput x1, .* runs 2 replicas"),
+        (one_replica(named_for_two_cores), "CrossReplicaSum x1, .* not the graph's own"),
         (one_replica(lambda x, w: tf.nn.dropout(x, rate=0.5)), "RandomUniform x1"),
         (
             one_replica(lambda x, w: tf.nn.fused_batch_norm(x, w[0, 0, :, 0], w[0, 0, :, 0])[0]),
             "FusedBatchNorm.* uses the statistics of its batch",
         ),
     ],
-    ids=["replicas", "dropout", "training batch norm"],
+    ids=["groups", "dropout", "training batch norm"],
 )
 def test_what_would_be_wrong_or_cannot_run_is_refused(tmp_path, build, message):
     path = save_graph(tmp_path, build)

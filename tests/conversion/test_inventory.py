@@ -34,9 +34,15 @@ def test_what_runs_rightly_stays(one):
     [
         (node("x", "InfeedDequeueTuple"), "belongs to a training graph"),
         (node("x", "OutfeedEnqueueTuple"), "belongs to a training graph"),
-        (node("x", "TPUReplicatedInput", N=8, T=F32), "runs 8 replicas and one alone gives other"),
+        (
+            node("x", "TPUReplicatedInput", N=8, T=F32),
+            "runs 8 replicas, which could not be told apart",
+        ),
         (node("x", "TPUReplicatedOutput", num_replicas=2, T=F32), "runs 2 replicas"),
-        (node("x", "CrossReplicaSum", T=F32), "sums over several replicas"),
+        (
+            node("x", "CrossReplicaSum", T=F32),
+            "is for groups of replicas that are not the graph's own",
+        ),
         (node("x", "TPUEmbeddingActivations"), "TPU embedding tables are not in a graph"),
         (node("x", "XlaEinsum", T=F32), "has a kernel on a TPU only"),
         (node("x", "TPUCompilationResult"), "only a TPU runs it"),

@@ -16,8 +16,6 @@ from tests.conversion.models.vision import VISION
 CASES = [(model, form) for model in TEXT + VISION for form in model.forms]
 CONVERTED = [case for case in CASES if not case[0].forms[case[1]].refused]
 REFUSED = [case for case in CASES if case[0].forms[case[1]].refused]
-# Forms whose part of the converter has not landed.
-PENDING = {"replicate"}
 
 
 def cases(chosen):
@@ -26,9 +24,6 @@ def cases(chosen):
             model,
             form,
             id=f"{model.name}-{form}",
-            marks=[pytest.mark.xfail(reason="not landed")]
-            if {form, f"{model.name}-{form}"} & PENDING
-            else [],
         )
         for model, form in chosen
     ]

@@ -9,7 +9,7 @@ import pytest
 
 from batchinfer.errors import ConversionError
 from batchinfer.tf1 import tf
-from conversion import surgery
+from conversion import functions, surgery
 from conversion.graph import GraphView
 from conversion.surgery import (
     REWRITES,
@@ -24,7 +24,6 @@ from conversion.surgery import (
     scrub,
     sweep,
 )
-from conversion.surgery.inline_functions import ALWAYS
 from tests.conversion.graphs import add_function, calls, const, graph, lines, node, run
 
 F32, BF16 = tf.float32, tf.bfloat16
@@ -52,7 +51,7 @@ def test_the_entry_of_two_replicas_stays_to_be_refused():
     assert replicated_io.replicated_io(GraphView(before)) == (before, 0)
 
 
-@pytest.mark.parametrize("groups, count", [([[0]], 1), ([[0, 1]], 0), ([[0], [1]], 1)])
+@pytest.mark.parametrize("groups, count", [([[0]], 1), ([], 1), ([[0, 1]], 0), ([[0], [1]], 0)])
 def test_a_sum_over_one_replica_is_taken_out(groups, count):
     before = graph(
         const("a", 1.0),
@@ -105,7 +104,9 @@ def nested_calls():
         const("a", 3.0),
         node("wait", "NoOp"),
         node("core", "TPUOrdinalSelector"),
-        node("call", ALWAYS, "a", "core", "^wait", f=calls("f"), Tin=[F32], Tout=[F32]),
+        node(
+            "call", "TPUPartitionedCall", "a", "core", "^wait", f=calls("f"), Tin=[F32], Tout=[F32]
+        ),
         node("out", "Identity", "call", "^call", T=F32),
     )
     inner = [node("meta", "TPUReplicateMetadata"), node("y", "Neg", "x", "^meta", T=F32)]
@@ -121,12 +122,22 @@ def nested_calls():
     return made
 
 
+def inlined(graph_def):
+    return inline_functions.inline_functions(GraphView(functions.flat(graph_def)))
+
+
 def test_nested_functions_are_inlined_under_the_names_of_their_calls():
-    after, count = inline_functions.inline_functions(GraphView(nested_calls()))
+    after, count = inlined(nested_calls())
     assert count == 3
-    assert "out = Identity(call/second/y, ^call/second/meta, ^call/second/y)" in lines(after)
-    assert "call/first/y = Neg(a, ^call/first/meta, ^wait)" in lines(after)
-    assert "call/second/y = Neg(call/first/y, ^call/second/meta, ^wait)" in lines(after)
+    found = lines(after)
+    assert "call/first/y = Neg(call/argument_0, ^call/first/meta)" in found
+    assert "call/second/y = Neg(call/first/y, ^call/second/meta)" in found
+    assert found[-4:] == [
+        "call/argument_0 = Identity(a, ^wait)",
+        "call/start = NoOp(^call/argument_0)",
+        "out = Identity(call/second/y, ^call)",
+        "call = NoOp(^call/second/y)",
+    ]
     assert not [one for one in after.node if "Call" in one.op]
 
 
@@ -135,18 +146,12 @@ def test_inlined_functions_compute_what_the_calls_did():
     assert run(after, "out:0") == 3.0
 
 
-def test_a_function_without_tpu_ops_is_left_alone():
-    before = graph(const("a", 1.0), node("call", "f", "a"))
-    add_function(before, "f", ["x"], {"out": "y:y:0"}, [node("y", "Neg", "x", T=F32)])
-    assert inline_functions.inline_functions(GraphView(before)) == (before, 0)
-
-
 def test_colocation_and_loop_frames_of_a_body_get_the_name_of_their_call():
     before = graph(const("a", 1.0), node("call", "f", "a"))
     enter = node("enter", "Enter", "x", "^meta", T=F32, frame_name=b"loop", _class=[b"loc:@meta"])
     body = [node("meta", "TPUReplicateMetadata"), enter]
     add_function(before, "f", ["x"], {"out": "enter:output:0"}, body)
-    after, _ = inline_functions.inline_functions(GraphView(before))
+    after, _ = inlined(before)
     made = after.node[2]
     assert made.attr["frame_name"].s == b"call/loop"
     assert list(made.attr["_class"].list.s) == [b"loc:@call/meta"]
@@ -157,14 +162,14 @@ def test_a_function_that_calls_itself_is_refused():
     body = [node("meta", "TPUReplicateMetadata"), node("y", "f", "x")]
     add_function(before, "f", ["x"], {"out": "y:out:0"}, body)
     with pytest.raises(ConversionError, match="found one that calls itself"):
-        inline_functions.inline_functions(GraphView(before))
+        inlined(before)
 
 
 def test_a_call_of_a_function_that_is_not_there_is_refused():
     before = graph(node("core", "TPUOrdinalSelector"))
     before.node.add().CopyFrom(node("call", "TPUPartitionedCall", "core", f=calls("gone")))
     with pytest.raises(ConversionError, match="node call calls function gone, which is not in"):
-        inline_functions.inline_functions(GraphView(before))
+        inlined(before)
 
 
 def test_a_reference_variable_becomes_a_resource_that_is_read_once():
