@@ -14,7 +14,7 @@ from batchinfer.batch import pad
 from batchinfer.errors import InputError
 from batchinfer.ragged import Ragged
 from batchinfer.tf1 import tf
-from conversion.model_fn import Built, build_model
+from conversion.code_model import Built, build_model
 from conversion.options import ModelCode
 
 DEFAULT_ROWS = 256  # of a run, where the batch is open

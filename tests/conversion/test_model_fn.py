@@ -305,24 +305,25 @@ def test_a_build_function_gives_nested_outputs_by_their_path(tmp_path):
 
 
 def test_replicas_share_variables_and_shards_are_one_batch(tmp_path):
-    checkpoint = dense_checkpoint(tmp_path, (4, 3, "dense"), (3, 2, "dense_1"), (8, 2, "d"))
+    layers = [(8, 8, "dense"), (4, 3, "dense_1"), (3, 2, "dense_2"), (8, 2, "d")]
+    checkpoint = dense_checkpoint(tmp_path, *layers)
     x = np.random.RandomState(1).randn(3, 8).astype(np.float32)
-    read = reader(checkpoint)
+
+    def dense(x, name):
+        return x @ reader(checkpoint)(name + "/kernel") + reader(checkpoint)(name + "/bias")
+
     (tmp_path / "a").mkdir()
     bundle = converted(tmp_path / "a", checkpoint, "builders:twice", "float32[?, 8]", build=True,
                        rules=drops(tmp_path, "d/.*"))  # fmt: skip
     found = scored(bundle, {"features": x})
-    hidden = x[:, 4:] @ read("dense/kernel") + read("dense/bias")
-    second = hidden @ read("dense_1/kernel") + read("dense_1/bias")
-    np.testing.assert_allclose(found["second"], second, 0, 1e-6)
-    assert sorted(bundle.manifest["variables"]) == [
-        "dense/bias", "dense/kernel", "dense_1/bias", "dense_1/kernel"
-    ]  # fmt: skip
+    second = dense(dense(dense(x, "dense")[:, 4:], "dense_1"), "dense_2")
+    np.testing.assert_allclose(found["second"], second, 1e-6, 1e-6)
+    assert len(bundle.manifest["variables"]) == 6
     (tmp_path / "b").mkdir()
     bundle = converted(tmp_path / "b", checkpoint, "builders:spread", "float32[?, 8]", build=True,
                        rules=drops(tmp_path, "dense.*"))  # fmt: skip
-    expected = x @ read("d/kernel") + read("d/bias")
-    np.testing.assert_allclose(scored(bundle, {"features": x})["predictions"], expected, 0, 1e-6)
+    found = scored(bundle, {"features": x})["predictions"]
+    np.testing.assert_allclose(found, dense(x, "d"), 0, 1e-6)
 
 
 def drops(folder, name):
@@ -338,6 +339,9 @@ def drops(folder, name):
         ("builders:bound", "nested: {factor: 2.0}", "predictions"),
         ("builders:Model", "factory: {width: 2}", "y"),  # an instance that is called
         ("builders:Model.model_fn", "factory: {width: 2}", "y"),
+        ("builders:estimator", "factory: {kind: tpu, width: 2}", "y"),
+        ("builders:estimator", "factory: {kind: plain, width: 3}\nwidth: 2", "y"),
+        ("builders:estimator", "factory: {kind: canned, width: 0}", "predictions"),
     ],
 )
 def test_model_fns_come_in_many_shapes(tmp_path, named, params, output):
@@ -346,6 +350,8 @@ def test_model_fns_come_in_many_shapes(tmp_path, named, params, output):
     source = model_source(ModelCode(model_fn=CODE + named, **files_), checkpoint)
     signature = source.meta_graph.signature_def["serving_default"]
     assert (list(signature.inputs), list(signature.outputs)) == (["x"], [output])
+    width = {"y": 2, "predictions": 4 if "by_keyword" in named or "bound" in named else 1}[output]
+    assert signature.outputs[output].tensor_shape.dim[1].size == width
 
 
 def test_an_eval_without_predictions_and_metrics_is_refused(tmp_path):
@@ -479,3 +485,10 @@ def test_a_plain_run_that_would_be_wrong_is_none(tmp_path):
     code = ModelCode(build=CODE + "builders:build", **files(tmp_path, "x: float32[?, 4]"))
     with pytest.raises(InputError, match="does not run here without a TPU: Restoring"):
         reference_outputs(code, checkpoint, {"x": np.zeros((2, 4), np.float32)})
+
+
+def test_model_code_needs_tensorflow_1(tmp_path, monkeypatch):
+    checkpoint = dense_checkpoint(tmp_path, (4, 2, "d"))
+    monkeypatch.setattr(tf, "__version__", "2.21.0")
+    with pytest.raises(InputError, match=r"needs TensorFlow 1\.15 .*; found TensorFlow 2\.21\.0"):
+        converted(tmp_path, checkpoint, "builders:Model", "float32[?, 4]")

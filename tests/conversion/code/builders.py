@@ -37,6 +37,7 @@ def twice(features):
     def computation(x):
         return tf.layers.dense(tf.layers.dense(x, 3), 2)
 
+    features = tf.layers.dense(features, 8)
     halves = [features[:, :4], features[:, 4:]]
     (first,), (second,) = tf.tpu.replicate(computation, [[half] for half in halves])
     return {"first": first, "second": second}
@@ -99,3 +100,25 @@ def dilated(features):
     return tf.nn.depthwise_conv2d_native(
         features, kernel, [1, 1, 1, 1], "SAME", dilations=[1, 2, 2, 1], name="depthwise"
     )
+
+
+def estimator(kind, width):
+    """What many scripts have: a function that returns the Estimator."""
+    params = {"width": width, "use_tpu": True}
+    if kind == "tpu":
+        config = tf.contrib.tpu.RunConfig(
+            cluster=tf.contrib.cluster_resolver.TPUClusterResolver("a-tpu"), model_dir="/nowhere"
+        )
+        return tf.contrib.tpu.TPUEstimator(
+            model_fn=of_width, config=config, params=params, use_tpu=True, train_batch_size=8
+        )
+    if kind == "canned":
+        return tf.estimator.LinearRegressor([tf.feature_column.numeric_column("x", [4])])
+    hparams = tf.contrib.training.HParams(**params)
+    return tf.estimator.Estimator(of_width, model_dir="/nowhere", params=hparams)
+
+
+def of_width(features, labels, mode, params):
+    assert params["use_tpu"] is False
+    y = tf.layers.dense(features["x"], params.width, name="d")
+    return tf.estimator.EstimatorSpec(mode, predictions={"y": y})
