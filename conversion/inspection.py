@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Mapping, Optional, Tuple
@@ -11,8 +10,9 @@ from batchinfer.errors import InputError
 from batchinfer.signature import Signature
 from batchinfer.tf1 import tf
 from conversion import inventory, matching, names, tables, tensors
-from conversion.candidates import candidates, flags_for
+from conversion.candidates import candidates
 from conversion.checkpoint import read_specs
+from conversion.convert_command import command_for
 from conversion.graph import Edge, GraphView, every_node
 from conversion.lowering import Request, require_whole, variables_of
 from conversion.source import KINDS, Source, tags_of
@@ -20,6 +20,7 @@ from conversion.surgery import REWRITES, operate, sweep
 
 KEPT = "kept"
 NOT_NEEDED = "not needed by the outputs"
+EVERYWHERE = ("sweep", "scrub")  # rewrites that say nothing about a graph
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Inspection:
         signatures: by name: inputs and outputs, by name: `tensor  dtype[shape]`.
         candidates: the same for a graph without signatures: what looks like one.
         bundle: inputs and outputs of the bundle, their shapes as they are after surgery.
+        rewrites: places that each rewrite changed, where it changed any; `sweep` and `scrub`, which
+            every graph goes through, are left out.
         command: the conversion that works, or that would if the problems were solved.
         problems: what stands in the way, as `convert` would say it.
     """
@@ -69,6 +72,7 @@ class Inspection:
     variables: Tuple[VariableFate, ...]
     command: str
     problems: Tuple[str, ...]
+    rewrites: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> Dict[str, Any]:
         return {
@@ -82,6 +86,7 @@ class Inspection:
             "signatures": self.signatures,
             "candidates": self.candidates,
             "bundle": self.bundle,
+            "rewrites": self.rewrites,
             "ops": [vars(one) for one in self.ops],
             "variables": [{**vars(one.spec), "fate": one.fate} for one in self.variables],
             "convert": self.command,
@@ -89,8 +94,16 @@ class Inspection:
         }
 
 
-def inspect(source: Source, request: Request, rules_path: Optional[str] = None) -> Inspection:
-    """Go through the conversion without writing, and note where it would stop."""
+def inspect(
+    source: Source,
+    request: Request,
+    rules_path: Optional[str] = None,
+) -> Inspection:
+    """Go through the conversion without writing, and note where it would stop.
+
+    Args:
+        rules_path: where the rules came from, for the command.
+    """
     problems: List[str] = []
     try:
         require_whole(source, request)
@@ -112,7 +125,8 @@ def inspect(source: Source, request: Request, rules_path: Optional[str] = None) 
         bundle=trial.bundle,
         ops=trial.ops,
         variables=_variable_fates(source, trial.variables, request, problems),
-        command=_command(source, request, chosen, rules_path),
+        rewrites=trial.rewrites,
+        command=command_for(source, request, chosen, rules_path),
         problems=tuple(problems),
     )
 
@@ -124,6 +138,7 @@ class _Trial:
     ops: Tuple[OpCount, ...]
     variables: Tuple[names.GraphVariable, ...] = ()
     bundle: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    rewrites: Mapping[str, int] = field(default_factory=dict)
 
 
 def _imported(source: Source, problems: List[str]) -> Optional[Any]:
@@ -158,16 +173,18 @@ def _operated(
         roots += tables.table_initialisers(anchored, roots)
         needed = sweep.sweep(GraphView(anchored, roots))[0] if roots else anchored
         roots = roots or [node.name for node in anchored.node]
-        cleaned = operate(anchored, roots, request.precision, request.target)[0]
+        cleaned, applied = operate(anchored, roots, request.precision, request.target)
+        rewrites = {one.rewrite: one.count for one in applied if one.count}
+        rewrites = {name: rewrites[name] for name in rewrites if name not in EVERYWHERE}
         refused = inventory.refusals(cleaned, request.target)
         ops = _census(original, needed, refused)
         if refused:
             problems.append(inventory.message(refused))
         if refused or not chosen.outputs:
-            return _Trial(ops)
+            return _Trial(ops, rewrites=rewrites)
         found = variables_of(source, cleaned)
         signature = tensors.read_signature(tensors.imported(cleaned, source.path), chosen)[0]
-        return _Trial(ops, found, _sides(signature))
+        return _Trial(ops, found, _sides(signature), rewrites)
     except InputError as error:
         if str(error) not in problems:
             problems.append(str(error))
@@ -253,24 +270,6 @@ def _dims(shape: Any) -> str:
         return " of unknown rank"
     dims = shape.as_list()
     return "[" + ", ".join("?" if dim is None else str(dim) for dim in dims) + "]"
-
-
-def _command(
-    source: Source, request: Request, chosen: tensors.Tensors, rules_path: Optional[str]
-) -> str:
-    """The conversion with these flags, as one would type it."""
-    words = ["python", "jobs/convert.py", source.path]
-    if source.kind == "meta_graph" and source.checkpoint:
-        words += ["--checkpoint", source.checkpoint]
-    if request.inputs or not source.meta_graph.signature_def:
-        words += flags_for(chosen.inputs, chosen.outputs).split(" ")
-    elif request.signature != "serving_default":
-        words += ["--signature", request.signature]
-    if source.code:
-        words += source.code.flags
-    if rules_path:
-        words += ["--rules", rules_path]
-    return " ".join(shlex.quote(word) for word in words + ["--out", "BUNDLE"])
 
 
 def kind_of(source: Source) -> str:

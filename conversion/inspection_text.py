@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import textwrap
-from typing import Iterable, List, Mapping
+from typing import Dict, Iterable, List, Mapping
 
-from conversion.inspection import KEPT, NOT_NEEDED, Inspection, kind_of
+from conversion.inspection import KEPT, NOT_NEEDED, Inspection, VariableFate, kind_of
 from conversion.source import tags_of
+from conversion.surgery import REWRITES
 
 WIDTH = 100
+DROPPED = "dropped: "
+SHOWN_PER_REASON = 2  # dropped variables; --json has all
 
 
 def as_text(found: Inspection) -> str:
     """What it is, its tensors, its ops, its variables, what stands in the way, what to type."""
-    parts = [_head(found), _tensors(found), _ops(found), _variables(found), _end(found)]
+    parts = [
+        _head(found),
+        _tensors(found),
+        _ops(found),
+        _rewrites(found),
+        _variables(found),
+        _end(found),
+    ]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -74,16 +84,42 @@ def _listed(title: str, words: Iterable[str]) -> List[str]:
     return [line.replace("\0", " ") for line in lines]
 
 
+def _rewrites(found: Inspection) -> str:
+    if not found.rewrites:
+        return ""
+    does = {rewrite.name: rewrite.does for rewrite in REWRITES}
+    lines = ["REWRITES"]
+    for name, count in found.rewrites.items():
+        head = f"  {name:<28} x{count:<5} "
+        lines += textwrap.wrap(head + does.get(name, ""), WIDTH, subsequent_indent=" " * len(head))
+    return "\n".join(lines)
+
+
 def _variables(found: Inspection) -> str:
+    """Each variable that stays; those that are dropped, by reason once there are many."""
     if not found.variables:
         return ""
     width = min(48, max(len(one.spec.name) for one in found.variables))
+    dropped: Dict[str, List[VariableFate]] = {}
     lines = [f"VARIABLES of the checkpoint ({len(found.variables)})"]
-    for one in sorted(found.variables, key=lambda one: one.fate.startswith("dropped")):
-        shape = "?" if one.spec.shape is None else ", ".join(map(str, one.spec.shape))
-        kind = f"{one.spec.dtype}[{shape}]"
-        lines.append(f"  {one.spec.name:<{width}}  {kind:<20}  {one.fate}")
+    for one in found.variables:
+        if one.fate.startswith(DROPPED):
+            dropped.setdefault(one.fate, []).append(one)
+        else:
+            lines.append(_variable(one, width))
+    for fate, group in sorted(dropped.items()):
+        if len(group) > SHOWN_PER_REASON:
+            some = f"  {len(group)} such as {group[0].spec.name}"
+            lines += textwrap.wrap(f"{some}  {fate}", WIDTH, subsequent_indent="    ")
+        else:
+            lines += [_variable(one, width) for one in group]
     return "\n".join(lines)
+
+
+def _variable(one: VariableFate, width: int) -> str:
+    shape = "?" if one.spec.shape is None else ", ".join(map(str, one.spec.shape))
+    kind = f"{one.spec.dtype}[{shape}]"
+    return f"  {one.spec.name:<{width}}  {kind:<20}  {one.fate}"
 
 
 def _end(found: Inspection) -> str:

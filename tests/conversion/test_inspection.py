@@ -7,10 +7,12 @@ import os
 import shlex
 import subprocess
 import sys
+from dataclasses import replace
 
 from conversion.inspection import OpCount, inspect
 from conversion.inspection_text import as_text
 from conversion.lowering import Request
+from conversion.options import ModelCode
 from conversion.source import open_source
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -58,6 +60,33 @@ def test_the_text_fits_a_terminal_except_for_names_and_paths(artifacts):
     text = as_text(looked_at(artifacts.rewrite_bfloat16))
     wide = [line for line in text.splitlines() if len(line) > 100 and artifacts.folder not in line]
     assert wide == []
+
+
+def test_what_changes_inside_the_graph_is_shown_with_its_reason(artifacts):
+    found = looked_at(artifacts.rewrite_bfloat16)
+    assert found.rewrites["retype_bfloat16"] > 0
+    assert "sweep" not in found.rewrites
+    text = as_text(found)
+    assert "retype_bfloat16" in text and "computes in float32 what the TPU" in text
+
+
+def test_many_variables_that_go_for_one_reason_take_one_line(artifacts):
+    text = as_text(looked_at(artifacts.rewrite_float32))
+    assert "  10 such as net/conv/kernel/Adam  dropped: optimizer slot (Adam)" in text
+    assert "  net/norm/gamma " in text
+    assert "  global_step " in text  # the only one of its kind
+
+
+def test_the_command_repeats_what_was_asked_for(artifacts):
+    code = ModelCode(model_fn="package.module:model_fn", params="p.yaml", mode="eval")
+    source = replace(open_source(artifacts.tpu_float32), code=code)
+    request = Request({}, {}, weights="ema", precision="float16", target="cpu")
+    found = inspect(source, request, "rules.yaml")
+    assert found.command == (
+        f"python jobs/convert.py {artifacts.tpu_float32} --model-fn package.module:model_fn "
+        "--params p.yaml --mode eval --weights ema --precision float16 --target cpu "
+        "--rules rules.yaml --out BUNDLE"
+    )
 
 
 def test_the_command_it_gives_converts(artifacts, tmp_path):
