@@ -114,6 +114,19 @@ class Scorer:
             spec.name: result[:num_rows] for spec, result in zip(self.signature.outputs, results)
         }
 
+    def score_all(
+        self, feeds: Mapping[str, np.ndarray[Any, Any]]
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """Score any number of rows, at least one, in batches of `batch_rows`."""
+        num_rows = len(next(iter(feeds.values())))
+        parts = [
+            self.score(
+                {name: array[start : start + self.batch_rows] for name, array in feeds.items()}
+            )
+            for start in range(0, num_rows, self.batch_rows)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
     def close(self) -> None:
         self._session.close()
 

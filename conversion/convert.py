@@ -6,30 +6,24 @@ import dataclasses
 import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Dict, Mapping, Optional
-
-import numpy as np
+from typing import Any, Dict, List, Optional
 
 import batchinfer
-from batchinfer.bundle import GOLDEN, Bundle, write_bundle
-from batchinfer.scorer import Scorer
+from batchinfer.bundle import Bundle, write_bundle
 from batchinfer.staged import refuse_existing, staged
 from batchinfer.tf1 import CONTRIB_OPS, tf
-from conversion import parity, saved_model
 from conversion.graph import every_node
 from conversion.keras_model import keras_source, maker_of
 from conversion.keras_weights import is_h5
 from conversion.lowering import Lowered, Request, lower, num_nodes
+from conversion.model_files import write_model
 from conversion.model_fn import model_source
 from conversion.names import Rules
 from conversion.options import ConvertOptions, ModelCode
-from conversion.ragged_arrays import plain_arrays
-from conversion.reference import Reference, check_inputs, read_reference, score_all
+from conversion.proof import Proof, prove, read_given, require
 from conversion.rules import read_rules
 from conversion.source import Source, open_source, tags_of
-from conversion.tensors import imported
 from conversion.training_checkpoint import plan_training, training_folder
-from conversion.variable_copy import copy_variables
 
 
 def convert(options: ConvertOptions) -> Dict[str, Any]:
@@ -39,7 +33,7 @@ def convert(options: ConvertOptions) -> Dict[str, Any]:
         What was done, for the command's JSON line.
 
     Raises:
-        InputError: and its kinds: see `lower`, `read_reference` and `write_bundle`.
+        InputError: and its kinds: see `lower`, `prove` and `write_bundle`.
         ParityError: the bundle's predictions are not the reference's.
     """
     with tempfile.TemporaryDirectory(prefix="batchinfer-") as scratch:
@@ -52,30 +46,31 @@ def _convert(options: ConvertOptions, scratch: str) -> Dict[str, Any]:
     if options.keep_optimizer:
         refuse_existing(beside, "training checkpoint")
     rules = read_rules(options.rules)
-    reference = read_reference(options.reference) if options.reference else None
+    given = read_given(options)
     source = find_source(options, scratch)
-    lowered = lower(source, request_of(options, rules))
-    manifest = describe(source, lowered, options.precision, options.target)
+    request = request_of(options, rules)
+    lowered = lower(source, request)
     training = plan_training(lowered.checkpoint, rules) if options.keep_optimizer else None
+    proofs: List[Proof] = []
 
     def fill(folder: str) -> Dict[str, Any]:
         with ThreadPoolExecutor(1) as beside_copying:
             digest = beside_copying.submit(source.digest)
             write_model(folder, source, lowered)
-        found = {"parity": None, "source": {**manifest["source"], "digest": digest.result()}}
-        if reference is None:
-            return found
-        report = prove(folder, manifest, reference, options.tolerance)
+        proof = prove(folder, source, lowered, request, options, given)
         if not options.allow_parity_failure:
-            parity.require(report, options.out)
-        return {**found, "parity": report.to_json()}
+            require(proof, options.out)
+        proofs.append(proof)
+        made = describe(source, proof.lowered, options.precision, options.target)
+        made["source"]["digest"] = digest.result()
+        return {**made, **proof.entries()}
 
     if training is None:
-        return summary(write_bundle(options.out, manifest, fill), lowered)
+        return summary(write_bundle(options.out, {}, fill), proofs[0])
     with staged(beside, "training checkpoint") as folder:
         training.write(folder)
-        bundle = write_bundle(options.out, manifest, fill)
-    return {**summary(bundle, lowered), "training": training.to_json(beside)}
+        bundle = write_bundle(options.out, {}, fill)
+    return {**summary(bundle, proofs[0]), "training": training.to_json(beside)}
 
 
 def find_source(options: ConvertOptions, scratch: str) -> Source:
@@ -114,56 +109,9 @@ def request_of(options: ConvertOptions, rules: Rules) -> Request:
     )
 
 
-def write_model(folder: str, source: Source, lowered: Lowered) -> None:
-    """The checkpoint and the SavedModel around the clean graph."""
-    variables = os.path.join(folder, "variables", "variables")
-    copy_variables(lowered.checkpoint, lowered.mapping.assignments, variables)
-    graph = imported(lowered.graph_def, source.path)
-    saved_model.write_saved_model(
-        folder, graph, lowered.signature, lowered.initialisers, lowered.assets
-    )
-
-
-def prove(
-    folder: str,
-    manifest: Mapping[str, Any],
-    reference: Reference,
-    tolerance: parity.Tolerance,
-) -> parity.ParityReport:
-    """Score the reference's inputs with the production Scorer, compare, and keep both sides.
-
-    Raises:
-        InputError: the reference's inputs do not fit the signature.
-    """
-    bundle = Bundle(folder, manifest)  # not opened: its manifest is not written before this
-    inputs = check_inputs(reference, bundle.signature)
-    num_rows = len(next(iter(inputs.values())))
-    batch_rows = None if bundle.signature.fixed_batch_rows else min(num_rows, 256)
-    scorer = Scorer.restore(bundle, batch_rows)
-    try:
-        found = score_all(scorer, inputs)
-    finally:
-        scorer.close()
-    golden = {
-        f"inputs/{name}": _storable(array)
-        for given, rows in inputs.items()
-        for name, array in plain_arrays(given, rows).items()
-    }
-    golden.update({f"outputs/{name}": array for name, array in reference.outputs.items()})
-    os.makedirs(os.path.join(folder, os.path.dirname(GOLDEN)), exist_ok=True)
-    np.savez_compressed(os.path.join(folder, GOLDEN), **golden)
-    return parity.compare(found, reference.outputs, tolerance)
-
-
-def _storable(array: Any) -> Any:
-    """Strings without pickle: fixed-size bytes."""
-    return array.astype(np.bytes_) if array.dtype == object else array
-
-
 def describe(source: Source, lowered: Lowered, precision: str, target: str) -> Dict[str, Any]:
-    """The manifest, but for what `write_bundle` adds, the source's digest and the parity report."""
+    """The manifest, but for what `write_bundle` and the proof add, and the source's digest."""
     assignments = sorted(lowered.mapping.assignments, key=lambda one: one.target)
-    fixed_rows = lowered.signature.fixed_batch_rows
     return {
         "source": {
             "kind": source.kind,
@@ -174,9 +122,7 @@ def describe(source: Source, lowered: Lowered, precision: str, target: str) -> D
             "code": about_code(source.code),
         },
         "tool": {"batchinfer": batchinfer.__version__, "tensorflow": tf.__version__},
-        "signature": lowered.signature.to_json(),
         "unused_inputs": list(lowered.unused_inputs),
-        "batch": {"kind": "fixed", "rows": fixed_rows} if fixed_rows else {"kind": "dynamic"},
         "precision": precision,
         "target": target,
         "variables": {one.target: one.to_json() for one in assignments},
@@ -200,9 +146,9 @@ def about_code(code: Optional[ModelCode]) -> Optional[Dict[str, str]]:
     return {**{name: named for name, named in found.items() if named}, "mode": code.mode}
 
 
-def summary(bundle: Bundle, lowered: Lowered) -> Dict[str, Any]:
-    """What the command prints."""
-    manifest = bundle.manifest
+def summary(bundle: Bundle, proof: Proof) -> Dict[str, Any]:
+    """What the command prints: `report` and `warnings` for a person, the rest as JSON."""
+    manifest, lowered = bundle.manifest, proof.lowered
     renamed = sum(name != one["source"] for name, one in manifest["variables"].items())
     return {
         "bundle": bundle.path,
@@ -223,6 +169,8 @@ def summary(bundle: Bundle, lowered: Lowered) -> Dict[str, Any]:
         "host_ops": manifest["host_ops"],
         "notes": manifest["notes"],
         "parity": manifest["parity"],
+        "warnings": list(proof.warnings()),
+        "report": proof.text(),
     }
 
 

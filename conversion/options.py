@@ -6,12 +6,13 @@ from dataclasses import dataclass, field
 from typing import List, Mapping, Optional, Tuple
 
 from batchinfer.errors import InputError
-from conversion.parity import DEFAULT_TOLERANCE, Tolerance
+from conversion.tolerance import Tolerance
 
 PRECISIONS = ("float32", "float16")
 TARGETS = ("gpu", "cpu")
 WEIGHTS = ("raw", "ema")
 MODES = ("predict", "eval")
+NO_REFERENCE = "none"
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,10 @@ class ConvertOptions:
         inputs, outputs: tensors by name; empty takes the signature_def.
         signature: name of the signature_def.
         rules: path of the rules file.
-        reference: path of the .npz that the bundle is compared with.
-        tolerance: how far its outputs may be from the reference.
+        reference: path of the .npz that the bundle is compared with; `NO_REFERENCE` runs
+            nothing; None has the source itself compute the outputs.
+        tolerance: how far its outputs may be from the reference; None takes the default of the
+            arithmetic that is compared (`conversion.tolerance.TOLERANCES`).
         allow_parity_failure: write the bundle even then, with the report in it.
         precision: what bfloat16 becomes, one of `PRECISIONS`.
         weights: one of `WEIGHTS`; None asks when a checkpoint has moving averages as well.
@@ -81,7 +84,7 @@ class ConvertOptions:
     signature: str = "serving_default"
     rules: Optional[str] = None
     reference: Optional[str] = None
-    tolerance: Tolerance = DEFAULT_TOLERANCE
+    tolerance: Optional[Tolerance] = None
     allow_parity_failure: bool = False
     precision: str = "float32"
     weights: Optional[str] = None

@@ -1,115 +1,113 @@
-"""An .npz of inputs and outputs -> what a bundle is compared with, and the bundle's side of it."""
+"""What a bundle has to reproduce: the user's outputs, or what the source itself computes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, List, Mapping
+from typing import Any, Dict, Mapping, Optional
 
-import numpy as np
+from batchinfer.tf1 import tf
+from conversion.arithmetic import arithmetic_of
+from conversion.batch_probe import short
+from conversion.lowering import Lowered, Request
+from conversion.reference_file import Arrays
+from conversion.source import KINDS, Source
+from conversion.source_graph import SourceGraph
+from conversion.synthetic import Draw
+from conversion.tensors import choose_tensors
 
-from batchinfer.errors import InputError
-from batchinfer.signature import Signature
-from conversion.ragged_arrays import ragged_rows
+BY_CODE = ("model_fn", "build", "keras")  # kinds whose graph is the code's own for a plain machine
 
 
 @dataclass(frozen=True)
 class Reference:
-    """Inputs, and the outputs that the model gave for them."""
+    """Outputs to reproduce, and where they come from.
+
+    Attributes:
+        inputs, outputs: arrays by name, the same rows in each.
+        kind: "user file", "model code run plainly" or "source graph".
+        how: what was run, and how.
+        drawn: where the inputs come from.
+        arithmetic: "float32" or "bfloat16"; of a file, what its source computes in.
+        runtime: what computed the outputs.
+    """
 
     inputs: Mapping[str, Any]
     outputs: Mapping[str, Any]
+    kind: str
+    how: str
+    drawn: Mapping[str, Any]
+    arithmetic: str
+    runtime: str
+
+    def about(self) -> Dict[str, Any]:
+        """For the manifest and the report."""
+        return {
+            "kind": self.kind,
+            "how": self.how,
+            "inputs": dict(self.drawn),
+            "arithmetic": self.arithmetic,
+            "runtime": self.runtime,
+        }
+
+    def sentence(self) -> str:
+        drawn = self.drawn
+        inputs = f"{drawn['rows']} rows of the user's inputs"
+        if drawn["kind"] == "synthetic":
+            inputs = (
+                f"{drawn['rows']} made-up rows (floats {drawn['floats']}, seed {drawn['seed']})"
+            )
+        return f"{self.kind} ({self.how}; {self.arithmetic}, {self.runtime}), {inputs}"
 
 
-def read_reference(path: str) -> Reference:
-    """Read an .npz with the keys `inputs/<name>` and `outputs/<name>`.
+class NoReference(Exception):
+    """The source cannot compute a reference here; the message says why."""
+
+
+def from_file(given: Arrays, draw: Draw, path: str, computed_in: str) -> Reference:
+    """The user's own outputs.
+
+    Args:
+        computed_in: what the source computes in, and so most likely what computed them.
+    """
+    return Reference(
+        draw.arrays, given.outputs, "user file", path, draw.about, computed_in, "not known"
+    )
+
+
+def from_source(
+    source: Source,
+    lowered: Lowered,
+    request: Request,
+    draw: Draw,
+    converted: str,
+    plain: bool,
+    widen: bool,
+) -> Reference:
+    """Run the source itself; see `SourceGraph` for the arguments.
+
+    Args:
+        lowered: as it was before its batch was opened.
 
     Raises:
-        InputError: not an .npz, pickled objects in it, other keys, or no inputs or outputs.
+        NoReference: it does not run on this machine.
     """
+    chosen = choose_tensors(source, request.inputs, request.outputs, request.signature)
+    graph: Optional[SourceGraph] = None
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(
-            f"cannot read --reference {path}: expected an .npz of plain arrays: {error}"
-        ) from error
-    sides: Dict[str, Dict[str, Any]] = {"inputs": {}, "outputs": {}}
-    strangers: List[str] = []
-    for key, array in arrays.items():
-        side, _, name = key.partition("/")
-        if side in sides and name:
-            sides[side][name] = array
-        else:
-            strangers.append(key)
-    if strangers or not all(sides.values()):
-        raise InputError(
-            f"--reference {path}: expected the keys inputs/<name> and outputs/<name>; "
-            f"found {', '.join(sorted(arrays)) or 'none'}"
-        )
-    return Reference(**sides)
-
-
-def check_inputs(reference: Reference, signature: Signature) -> Dict[str, Any]:
-    """The reference's inputs in the dtypes of the signature; more inputs are no harm.
-
-    Raises:
-        InputError: an input is missing, has another shape or dtype, or another number of rows.
-    """
-    problems, arrays = [], {}
-    for spec in signature.inputs:
-        array = reference.inputs.get(spec.name)
-        if array is None:
-            problems.append(f"expected inputs/{spec.name}; found {', '.join(reference.inputs)}")
-            continue
-        fits = array.ndim == len(spec.shape) and all(
-            want in (None, have) or spec.lengths is not None
-            for want, have in zip(spec.row_shape, array.shape[1:])
-        )
-        string = spec.dtype == "string"
-        fits = fits and string == (array.dtype.kind in "SUO")
-        if not fits or not (string or _keeps_values(array, spec.numpy_dtype)):
-            problems.append(f"expected {spec}; found {array.dtype}{list(array.shape)}")
-        else:
-            arrays[spec.name] = as_bytes(array) if string else array.astype(spec.numpy_dtype)
-        if spec.lengths is not None and spec.name in arrays:
-            try:
-                arrays[spec.name] = ragged_rows(spec, arrays[spec.name], reference.inputs)
-            except InputError as error:
-                problems.append(str(error))
-    rows = {name: len(array) for name, array in arrays.items()}
-    if len(set(rows.values())) > 1 or 0 in rows.values():
-        problems.append(
-            f"expected the same number of rows, at least 1, in each input; found {rows}"
-        )
-    if problems:
-        raise InputError("the reference does not fit the model:\n  " + "\n  ".join(problems))
-    return arrays
-
-
-def score_all(scorer: Any, inputs: Mapping[str, Any]) -> Dict[str, Any]:
-    """Every row through the scorer, in batches of its size."""
-    num_rows = len(next(iter(inputs.values())))
-    parts = [
-        scorer.score(
-            {name: array[start : start + scorer.batch_rows] for name, array in inputs.items()}
-        )
-        for start in range(0, num_rows, scorer.batch_rows)
-    ]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-
-
-def as_bytes(array: Any) -> Any:
-    """Strings as TensorFlow gives them (bytes) and as an npz holds them (bytes or str)."""
-    texts = [text.encode() if isinstance(text, str) else bytes(text) for text in array.ravel()]
-    return np.array(texts, dtype=object).reshape(array.shape)
-
-
-def _keeps_values(array: np.ndarray[Any, Any], dtype: np.dtype[Any]) -> bool:
-    """Whether the input's dtype holds what was given: other numbers would prove another model.
-
-    Floats may be rounded to narrower floats, as feeding them would.
-    """
-    if array.dtype.kind == "f" and dtype.kind == "f":
-        return True
-    with np.errstate(all="ignore"):
-        return bool(np.array_equal(array.astype(dtype).astype(array.dtype), array))
+        graph = SourceGraph(source, lowered, chosen, converted, plain, widen)
+        outputs = graph.run(draw.arrays, lowered.signature.fixed_batch_rows)
+    except (tf.errors.OpError, ValueError, KeyError, TypeError) as error:
+        raise NoReference(f"the {KINDS[source.kind]} does not run here: {short(error)}") from error
+    finally:
+        if graph is not None:
+            graph.close()
+    computed_in = arithmetic_of(source.meta_graph.graph_def, chosen.outputs.values())
+    return Reference(
+        draw.arrays,
+        outputs,
+        "model code run plainly" if source.kind in BY_CODE else "source graph",
+        f"{KINDS[source.kind]}, {graph.how}",
+        draw.about,
+        "float32" if widen else computed_in,
+        f"TensorFlow {tf.__version__} on CPU",
+    )

@@ -14,6 +14,7 @@ from conversion.candidates import candidates, flags_for
 from conversion.defaults import with_settled_defaults
 from conversion.graph import Edge, close_names, every_node
 from conversion.loop_shapes import settled_shapes
+from conversion.row_outputs import refuse_without_rows
 from conversion.source import Source
 from conversion.sparse_inputs import Fed, Sparse, with_ragged_inputs
 from conversion.tf_internals import op_def
@@ -261,13 +262,16 @@ def read_signature(graph: Any, tensors: Tensors) -> Tuple[Signature, Tuple[str, 
     """Dtypes and shapes after surgery, and the names of inputs that no output needs.
 
     Raises:
-        InputError: a tensor has no known rank, so that its rows cannot be told apart.
-        BundleError: a scalar, a dtype that bundles do not know, or no input left.
+        InputError: a tensor has no known rank, so that its rows cannot be told apart, an output
+            has not one row per input row, or no input is left.
+        BundleError: a dtype that bundles do not know.
     """
     present = {name: tensor for name, tensor in tensors.inputs.items() if _has(graph, tensor)}
     ragged = {name: fed for name, fed in tensors.ragged.items() if _has(graph, fed.rows)}
     unused = {*tensors.inputs, *tensors.ragged} - {*present, *ragged}
     inputs = [*_specs(graph, present, {}), *_ragged_specs(graph, ragged)]
+    fed = [*present.values(), *[one.rows for one in ragged.values()]]
+    refuse_without_rows(graph, fed, tensors.outputs)
     outputs = _specs(graph, tensors.outputs, tensors.declared)
     signature = Signature(tuple(sorted(inputs, key=lambda spec: spec.name)), outputs)
     return signature, tuple(sorted(unused))

@@ -13,7 +13,7 @@ import argparse
 from typing import Any, Dict, Optional
 
 from conversion.options import MODES, PRECISIONS, TARGETS, WEIGHTS, ConvertOptions, ModelCode
-from conversion.parity import DEFAULT_ATOL, DEFAULT_RTOL, Tolerance
+from conversion.tolerance import DEFAULT_ATOL, DEFAULT_RTOL, Tolerance
 from jobs.command import Parser, pairs, run
 
 
@@ -82,6 +82,29 @@ def code_flags(parser: Parser) -> None:
     )
 
 
+def tolerance_flags(parser: Parser, default: str) -> None:
+    """The flags that say how far a bundle may be from its reference; `verify` takes the same."""
+    parser.add_argument(
+        "--atol",
+        type=float,
+        help=f"|found - expected| <= atol + rtol*|expected| (default: {default}; "
+        f"{DEFAULT_ATOL:g} with --rtol alone)",
+    )
+    parser.add_argument(
+        "--rtol",
+        type=float,
+        help=f"see --atol (default: {default}; {DEFAULT_RTOL:g} with --atol alone)",
+    )
+
+
+def tolerance_of(flags: argparse.Namespace) -> Optional[Tolerance]:
+    """What --atol and --rtol ask for; None when neither is given."""
+    if flags.atol is None and flags.rtol is None:
+        return None
+    atol = DEFAULT_ATOL if flags.atol is None else flags.atol
+    return Tolerance(atol, DEFAULT_RTOL if flags.rtol is None else flags.rtol)
+
+
 def code_of(flags: argparse.Namespace) -> Optional[ModelCode]:
     """The model code that the flags name; None when a graph is converted.
 
@@ -108,15 +131,10 @@ def read(argv: Any = None) -> argparse.Namespace:
     parser.add_argument(
         "--reference",
         metavar="FILE.npz",
-        help="inputs/<name> and outputs/<name>: the bundle has to reproduce them",
+        help="inputs/<name> and outputs/<name>: the bundle has to reproduce them; outputs that are "
+        "left out, or everything, the source itself computes; `none`: run nothing, prove nothing",
     )
-    parser.add_argument(
-        "--atol",
-        type=float,
-        default=DEFAULT_ATOL,
-        help="|found - expected| <= atol + rtol*|expected|",
-    )
-    parser.add_argument("--rtol", type=float, default=DEFAULT_RTOL, help="see --atol")
+    tolerance_flags(parser, "by the arithmetic compared, docs/conversion.md")
     parser.add_argument(
         "--allow-parity-failure",
         action="store_true",
@@ -144,7 +162,7 @@ def call(flags: argparse.Namespace) -> Dict[str, Any]:
             signature=flags.signature,
             rules=flags.rules,
             reference=flags.reference,
-            tolerance=Tolerance(flags.atol, flags.rtol),
+            tolerance=tolerance_of(flags),
             allow_parity_failure=flags.allow_parity_failure,
             precision=flags.precision,
             weights=flags.weights,
@@ -152,12 +170,11 @@ def call(flags: argparse.Namespace) -> Dict[str, Any]:
             keep_optimizer=flags.keep_optimizer,
         )
     )
-    if result["parity"] is None:
-        print(
-            "warning: no --reference was given, so nothing proves this bundle; score.py will "
-            "refuse it unless told otherwise",
-            file=sys.stderr,
-        )
+    report = result.pop("report")
+    if report:
+        print(report, file=sys.stderr)
+    for warning in result["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
     return result
 
 

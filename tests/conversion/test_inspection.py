@@ -95,8 +95,8 @@ def test_the_command_it_gives_converts(artifacts, tmp_path):
     done = run_job(*[str(tmp_path / "b") if word == "BUNDLE" else word for word in command[1:]])
     assert done.returncode == 0, done.stderr.decode()
     result = json.loads(done.stdout.decode())
-    assert result["source"] == "meta_graph" and result["parity"] is None
-    assert "warning: no --reference was given" in done.stderr.decode()
+    assert result["source"] == "meta_graph" and result["parity"]["passed"]
+    assert "passed: compared with source graph" in done.stderr.decode()
     assert os.path.isfile(str(tmp_path / "b" / "saved_model.pb"))
 
 

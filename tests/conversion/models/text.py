@@ -8,21 +8,26 @@ from tests.conversion.models import albert, bert, decoder, dlrm, lstm, ncf, wide
 from tests.conversion.models.harness import ALONE, Form, Model
 
 
-def every_form(batch: str, atol: float = 1e-6) -> Dict[str, Form]:
-    """All forms convert; `batch` is what becomes of a batch that was traced with one size."""
+def every_form(batch: str, atol: float = 1e-6, rewrite: str = "dynamic") -> Dict[str, Form]:
+    """All forms convert.
+
+    Args:
+        batch: what becomes of a batch that was split over cores when it was traced.
+        rewrite: what becomes of one that was traced for one core.
+    """
     return {
         "serve": Form(),  # TPUEstimator builds the {serve} graph without use_tpu: in float32
         "tpu": Form(atol=atol),
-        "rewrite": Form(batch=batch, atol=atol),
+        "rewrite": Form(batch=rewrite, atol=atol),
         "replicate": Form(batch=batch, atol=atol),
         "model_fn": Form(),
         **ALONE,
     }
 
 
-def on_tpu_only(batch: str, atol: float = 1e-6) -> Dict[str, Form]:
+def on_tpu_only(batch: str, atol: float = 1e-6, rewrite: str = "dynamic") -> Dict[str, Form]:
     """The forms whose graph a variant of the TPU's part changes."""
-    forms = every_form(batch, atol)
+    forms = every_form(batch, atol, rewrite)
     return {name: forms[name] for name in ("tpu", "rewrite", "replicate")}
 
 
@@ -33,7 +38,7 @@ TEXT = [
     Model(
         "bert",
         bert,
-        every_form("fixed"),  # transformers reshape to the batch they were traced with
+        every_form("fixed"),
         file_params={"init_checkpoint": "gs://nowhere/uncased/bert_model.ckpt"},
     ),
     Model(
@@ -45,12 +50,17 @@ TEXT = [
         file_params={"use_bfloat16": True},
     ),
     Model("albert", albert, every_form("fixed")),
-    Model("lstm", lstm, every_form("fixed")),
-    Model("lstm_functions", lstm, on_tpu_only("fixed"), tpu_params={"control_flow_v2": True}),
+    Model("lstm", lstm, every_form("fixed", rewrite="fixed")),
+    Model(
+        "lstm_functions",
+        lstm,
+        on_tpu_only("fixed", rewrite="fixed"),
+        tpu_params={"control_flow_v2": True},
+    ),
     Model(
         "lstm_bfloat16",
         lstm,
-        {**on_tpu_only("fixed"), "model_fn": Form()},
+        {**on_tpu_only("fixed", rewrite="fixed"), "model_fn": Form()},
         tpu_params={"use_bfloat16": True},
         file_params={"use_bfloat16": True},
     ),
@@ -66,5 +76,5 @@ TEXT = [
         {**every_form("fixed"), "rewrite": EMBEDDING, "replicate": EMBEDDING},
     ),
     Model("ncf", ncf, every_form("fixed")),
-    Model("wide", wide, every_form("fixed")),
+    Model("wide", wide, every_form("fixed", rewrite="fixed")),
 ]

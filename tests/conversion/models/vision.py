@@ -17,17 +17,19 @@ def variant(module, **changes):
 EXACT = {
     "serve": Form(),
     "tpu": Form(),
-    "rewrite": Form(batch="fixed"),
+    "rewrite": Form(),
     "replicate": Form(batch="fixed"),
     "model_fn": Form(),
     **ALONE,
 }
+# The order of boxes from non-maximum suppression is padded to the batch it was traced with.
+SUPPRESSED = {**EXACT, "rewrite": Form(batch="fixed")}
 ROUNDED = variant(resnet, optimizer="lars", precision="bfloat16", **resnet.ROUNDED)
 
 VISION = [
     Model("resnet", resnet, EXACT),
     Model("efficientnet", efficientnet, EXACT, weights="raw"),
     Model("dilated", dilated, EXACT),
-    Model("detector", detector, EXACT),
-    Model("detector_loop", variant(detector, suppression="loop"), EXACT),
+    Model("detector", detector, SUPPRESSED),
+    Model("detector_loop", variant(detector, suppression="loop"), SUPPRESSED),
 ]
