@@ -23,6 +23,7 @@ from conversion.surgery import (
     resource_variables,
     retype_bfloat16,
     scrub,
+    sparse_matmul,
     sweep,
     xla_ops,
 )
@@ -42,6 +43,7 @@ REWRITES = (
     retype_bfloat16.REWRITE,
     xla_ops.REWRITE,
     dilated_depthwise.REWRITE,
+    sparse_matmul.REWRITE,
     einsum.REWRITE,
     onehot_gather.REWRITE,
     inplace_update.REWRITE,
