@@ -50,8 +50,10 @@ def choose_weights(
         target: the name that a checkpoint's variable has after the user's renames.
         wanted: "raw", "ema", or None when nobody chose.
     """
-    candidates = _candidates(shadows.values(), target)
     by_saver = {one.spec.name: shadows[one.key] for one in graph if _is_average(shadows, one)}
+    own = {target(one.key) for one in graph if one.spec.name not in by_saver}
+    others = [shadow for name, shadow in shadows.items() if target(name) not in own]
+    candidates = _candidates(others, target)
     names = tuple(variable.spec.name for variable in graph)
     if wanted is None and by_saver:
         return Choice(_used("saver", names, by_saver))

@@ -60,6 +60,7 @@ class Inspection:
             every graph goes through, are left out.
         command: the conversion that works, or that would if the problems were solved.
         problems: what stands in the way, as `convert` would say it.
+        weights: which values the bundle would have, as its manifest says it.
     """
 
     source: Source
@@ -73,6 +74,7 @@ class Inspection:
     command: str
     problems: Tuple[str, ...]
     rewrites: Mapping[str, int] = field(default_factory=dict)
+    weights: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> Dict[str, Any]:
         return {
@@ -88,7 +90,8 @@ class Inspection:
             "bundle": self.bundle,
             "rewrites": self.rewrites,
             "ops": [vars(one) for one in self.ops],
-            "variables": [{**vars(one.spec), "fate": one.fate} for one in self.variables],
+            "variables": [{**one.spec.to_json(), "fate": one.fate} for one in self.variables],
+            "weights": self.weights,
             "convert": self.command,
             "problems": list(self.problems),
         }
@@ -110,12 +113,13 @@ def inspect(
     except InputError as error:
         problems.append(str(error))
     if source.meta_graph is None:
-        fates = _variable_fates(source, (), request, problems)
+        fates, _ = _variable_fates(source, (), request, problems)
         return Inspection(source, 0, 0, {}, {}, {}, (), fates, "", tuple(problems))
     graph_def = source.meta_graph.graph_def
     chosen = _chosen(source, request, problems)
     graph = _imported(source, problems)
     trial = _operated(source, request, chosen, problems)
+    fates, weights = _variable_fates(source, trial.variables, request, problems)
     return Inspection(
         source=source,
         num_nodes=sum(1 for _ in every_node(graph_def)),
@@ -124,10 +128,11 @@ def inspect(
         candidates=_candidates(source, graph),
         bundle=trial.bundle,
         ops=trial.ops,
-        variables=_variable_fates(source, trial.variables, request, problems),
+        variables=fates,
         rewrites=trial.rewrites,
         command=command_for(source, request, chosen, rules_path),
         problems=tuple(problems),
+        weights=weights,
     )
 
 
@@ -216,9 +221,10 @@ def _variable_fates(
     found: Tuple[names.GraphVariable, ...],
     request: Request,
     problems: List[str],
-) -> Tuple[VariableFate, ...]:
+) -> Tuple[Tuple[VariableFate, ...], Dict[str, Any]]:
+    """What becomes of each of the checkpoint's variables, and which values the bundle has."""
     if source.checkpoint is None:
-        return ()
+        return (), {}
     specs = read_specs(source.checkpoint)
     mapping, problem = matching.match(specs, found, request.rules, request.weights, source.left_out)
     if problem and found:
@@ -228,7 +234,8 @@ def _variable_fates(
         for piece in one.pieces:
             fates[piece.spec.name] = one.fate(KEPT)
     unmatched = "no rule for it" if found else "model variable"
-    return tuple(VariableFate(spec, fates.get(spec.name, unmatched)) for spec in specs)
+    listed = tuple(VariableFate(spec, fates.get(spec.name, unmatched)) for spec in specs)
+    return listed, mapping.weights.to_json() if found else {}
 
 
 def _signatures(source: Source) -> Dict[str, Dict[str, Dict[str, str]]]:

@@ -12,6 +12,7 @@ from conversion.surgery import REWRITES
 WIDTH = 100
 DROPPED = "dropped: "
 SHOWN_PER_REASON = 2  # dropped variables; --json has all
+_CHOSEN = {"saver": "by the graph's own saver", "ema": "--weights ema", "raw": "--weights raw"}
 
 
 def as_text(found: Inspection) -> str:
@@ -102,6 +103,12 @@ def _variables(found: Inspection) -> str:
     width = min(48, max(len(one.spec.name) for one in found.variables))
     dropped: Dict[str, List[VariableFate]] = {}
     lines = [f"VARIABLES of the checkpoint ({len(found.variables)})"]
+    if found.weights.get("choice", "only") != "only":
+        used = found.weights
+        lines.append(
+            f"  weights: {used['from_ema']} moving averages, {used['raw']} raw values "
+            f"({_CHOSEN[used['choice']]})"
+        )
     for one in found.variables:
         if one.fate.startswith(DROPPED):
             dropped.setdefault(one.fate, []).append(one)

@@ -101,6 +101,7 @@ class _Matcher:
         self._shadows = find_shadows(kept, _keys_read(self._graph))
         self._choice = choose_weights(self._graph, kept, self._shadows, rules.target, weights)
         self._read: Set[str] = set()
+        self._replaced: Set[str] = set()  # by their moving averages
         self.mismatches = Mismatches()
 
     def mapping(self) -> Mapping:
@@ -114,6 +115,9 @@ class _Matcher:
             found = self._assignment(variable, target)
             if found:
                 assignments.append(found)
+            if found and variable.spec.name in self._choice.used.from_ema:
+                names = [piece.spec.name for piece in found.pieces]
+                self._replaced |= {self._shadows[name].base for name in names}
         drops = self._left_over()
         names = [variable.spec.name for variable in self._graph]
         for unused in self._rules.unused(self._all, names):
@@ -188,7 +192,7 @@ class _Matcher:
     def _left_over(self) -> List[Dropped]:
         """What no graph variable reads: dropped for its reason, or noted."""
         drops = [Dropped(name, reason) for name, reason in self._dropped.items()]
-        averaged = {self._shadows[name].base for name in self._read if name in self._shadows}
+        averaged = self._replaced
         for name, spec in sorted(self._all.items()):
             if name in self._dropped or name in self._read:
                 continue

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Dict, Iterable, List, Optional, Set
 
 from batchinfer.tf1 import tf
-from conversion.checkpoint import open_checkpoint
+from conversion.checkpoint import open_checkpoint, require_files
 from conversion.graph import Edge, GraphView
 from conversion.tf_internals import TrackableObjectGraph
 from conversion.variables import saver_keys, variable_name
@@ -35,6 +35,7 @@ def read_object_graph(prefix: str) -> Optional[Any]:
     reader = open_checkpoint(prefix)
     if OBJECT_GRAPH not in reader.get_variable_to_shape_map():
         return None
+    require_files(prefix)
     return TrackableObjectGraph.FromString(reader.get_tensor(OBJECT_GRAPH))
 
 

@@ -8,8 +8,8 @@ from typing import Any, Dict, Optional, Tuple
 from conversion.slices import Slice, covers
 from conversion.steps import Step
 
-# Read as each other without a rule: what a TPU rounds to, and what a GPU computes in instead.
-CASTS = {("bfloat16", "float32"), ("bfloat16", "float16"), ("float32", "float16")}
+# Stored and read dtype that need no rule: what a TPU rounds to, what a GPU computes in instead.
+CASTS = {("bfloat16", "float32")}
 Dims = Optional[Tuple[Optional[int], ...]]
 
 
@@ -43,6 +43,13 @@ class VariableSpec:
     @property
     def stored_shape(self) -> Dims:
         return self.part.shape if self.part else self.shape
+
+    def to_json(self) -> Dict[str, Any]:
+        """Its entry in what `jobs/inspect.py --json` prints."""
+        shape = None if self.shape is None else list(self.shape)
+        slices = [str(one) for one in self.slices]
+        entry: Dict[str, Any] = {"name": self.name, "dtype": self.dtype, "shape": shape}
+        return {**entry, "slices": slices} if slices else entry
 
     def __str__(self) -> str:
         shape = "?" if self.stored_shape is None else ", ".join(map(str, self.stored_shape))

@@ -94,9 +94,13 @@ def _copy_group(source: str, group: Sequence[Assignment], target: str) -> None:
             session.run(save)
         except tf.errors.OpError as error:
             raise InputError(
-                f"checkpoint {source}: cannot copy {_listed(pieces)}: "
-                f"{str(error.message).splitlines()[0]}"
+                f"checkpoint {source}: cannot copy {_listed(pieces)}: {_told(error)}"
             ) from error
+
+
+def _told(error: Any) -> str:
+    """What TensorFlow says, without where in the graph and in Python it says so."""
+    return str(error.message).partition("\n\t [[")[0].splitlines()[-1]
 
 
 def _built(assignment: Assignment, values: Sequence[Any]) -> Any:

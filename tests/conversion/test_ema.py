@@ -10,6 +10,7 @@ from batchinfer.errors import MappingError
 from batchinfer.tf1 import tf
 from conversion.convert import convert
 from conversion.inspection import inspect
+from conversion.inspection_text import as_text
 from conversion.lowering import Request
 from conversion.matching import assign, match
 from conversion.names import NO_RULES, Drop, Rename, Rules
@@ -135,6 +136,22 @@ def test_ema_without_any_average_is_an_error():
         assign([spec("w")], [read("w")], NO_RULES, "ema")
 
 
+def test_a_variable_that_the_graph_reads_under_its_own_name_is_nobodys_average():
+    checkpoint = [spec("w"), spec("w/avg"), spec(f"w/{EMA}")]
+    graph = [read("w"), read("w/avg")]
+    mapping = assign(checkpoint, graph, NO_RULES, "ema")
+    assert sources(mapping) == {"w": f"w/{EMA}", "w/avg": "w/avg"}
+    assert assign(checkpoint[:2], graph, NO_RULES).weights.choice == "only"
+    renamed = Rules(renames=(Rename("g/(.*)", r"\1"),))
+    graph = [read("g/w"), read("g/w/avg")]
+    assert assign(checkpoint[:2], graph, renamed).weights.choice == "only"
+
+
+def test_what_is_not_read_is_no_raw_value_of_something_that_is():
+    with pytest.raises(MappingError, match="no rule for    \\+ w  "):
+        assign([spec("w"), spec("w/avg")], [read("w/avg")], NO_RULES)
+
+
 def test_a_checkpoint_of_averages_alone_says_that_raw_values_are_missing():
     problem = match([spec(f"w/{EMA}")], [read("w")], NO_RULES)[1]
     assert "1 of 1 variables have an average" in problem
@@ -212,3 +229,6 @@ def test_inspection_asks_as_conversion_does(model):
     assert found.problems == ()
     fates = {one.spec.name: one.fate for one in found.variables}
     assert fates[f"net/w/{EMA}"] == "renamed to net/w"
+    assert found.to_json()["weights"] == {"choice": "ema", "from_ema": 1, "raw": 0}
+    assert "weights: 1 moving averages, 0 raw values (--weights ema)" in as_text(found)
+    assert "--weights ema" in found.command

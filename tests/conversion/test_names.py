@@ -244,6 +244,8 @@ def test_two_graph_variables_cannot_get_one_name():
         (spec("w", (2,)), spec("w", (None,)), True),
         (spec("w", (2,), "bfloat16"), spec("w", (2,)), True),
         (spec("w", (2,), "int64"), spec("w", (2,)), False),
+        (spec("w", (2,)), spec("w", (2,), "bfloat16"), False),
+        (spec("w", (2,)), spec("w", (2,), "float16"), False),
     ],
 )
 def test_shapes_and_dtypes_have_to_agree_except_for_bfloat16(source, variable, fits):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ import pytest
 from batchinfer.errors import InputError
 from batchinfer.tf1 import tf
 from conversion.checkpoint import read_specs
+from conversion.inspection import inspect
+from conversion.lowering import Request
 from conversion.matching import assign, match
 from conversion.names import NO_RULES, Rename, Rules
 from conversion.slices import Slice, axis_of, covers, parse_slice, parts_along_axis, stored_slices
+from conversion.source import open_source
 from conversion.specs import GraphVariable, VariableSpec
 from conversion.variable_copy import copy_variables
 from conversion.variables import graph_variables, saver_keys, saver_parts
@@ -105,6 +109,18 @@ def test_parts_without_a_saver_are_cut_as_their_shapes_say(tmp_path):
     assert sorted(values) == ["g/emb/part_0", "g/emb/part_1"]
     assert values["g/emb/part_0"].tolist() == TABLE[:7].tolist()
     assert values["g/emb/part_1"].tolist() == TABLE[7:].tolist()
+
+
+def test_slices_are_listed_in_what_inspection_prints(tmp_path):
+    prefix = save(tmp_path, 3, True)
+    shown = inspect(open_source(prefix), Request({}, {})).to_json()["variables"]
+    assert json.loads(json.dumps(shown))[0] == {
+        "name": "m/emb",
+        "dtype": "float32",
+        "shape": [10, 4],
+        "slices": ["10 4 0,4:0,4", "10 4 4,3:0,4", "10 4 7,3:0,4"],
+        "fate": "model variable",
+    }
 
 
 def test_parts_that_do_not_make_up_the_table_are_refused(tmp_path):
