@@ -51,4 +51,4 @@ def _is_pure(node: Any) -> bool:
 
 
 NOT_CONSTANT = ("Placeholder", "PlaceholderWithDefault", "Switch", "Merge", "Enter", "Exit",
-                "NextIteration", "_Arg")  # fmt: skip
+                "NextIteration", "LoopCond", "_Arg")  # fmt: skip

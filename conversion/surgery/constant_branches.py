@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
 from batchinfer.tf1 import tf
+from conversion.constants import constant_value
 from conversion.graph import CONTROL, Edge, GraphView, copied, with_nodes
 from conversion.surgery.rewrite import Rewrite, become_identity
 
 CALLS = {"If": "StatefulPartitionedCall", "StatelessIf": "PartitionedCall"}
 OF_BRANCHES = ("then_branch", "else_branch", "Tcond", "output_shapes", "_lower_using_switch_merge")
-SAME = ("Identity", "Enter")
+SAME = ("Identity", "Enter", "Switch")  # where something comes out of a Switch, it is its input
 INDEX = "/value_index"  # behind the name of a Merge
 
 
@@ -21,13 +22,12 @@ def constant_branches(view: GraphView) -> Tuple[Any, int]:
     """
     graph_def, functional = _call_branches(view.graph_def)
     nodes = {node.name: node for node in graph_def.node}
-    taken = {
-        node.name: predicate
-        for node in graph_def.node
-        if node.op == "Switch"
-        for predicate in [value(nodes, node.input[1])]
-        if predicate is not None
-    }
+    switches = [node for node in graph_def.node if node.op == "Switch"]
+    asked = {node.input[1] for node in switches}  # once each: a layer's switches share theirs
+    view = GraphView(graph_def, view.roots)
+    predicates = {text: value(view, text) for text in asked}
+    known = {text: found for text, found in predicates.items() if found is not None}
+    taken = {node.name: known[node.input[1]] for node in switches if node.input[1] in known}
     unfed = {Edge(name, 0 if taken[name] else 1) for name in taken}
     dead = _dead(nodes, unfed)
     if not taken or dead & set(view.roots):
@@ -43,25 +43,31 @@ def constant_branches(view: GraphView) -> Tuple[Any, int]:
     return with_nodes(graph_def, made + list(_indices(graph_def, chosen))), functional + len(taken)
 
 
-def value(nodes: Mapping[str, Any], text: str) -> Optional[bool]:
+def value(view: GraphView, text: str) -> Optional[bool]:
     """What a boolean scalar always is; None when that depends on what is fed."""
-    node = nodes.get(text.partition(":")[0])
+    node = view.nodes.get(text.partition(":")[0])
     if node is None or text.startswith("^"):
         return None
-    if node.op == "Const":
-        found = tf.make_ndarray(node.attr["value"].tensor)
-        return bool(found) if found.dtype == bool and found.ndim == 0 else None
     if node.op in SAME:
-        return value(nodes, node.input[0])
+        return value(view, node.input[0])
     if node.op not in ("LogicalNot", "LogicalAnd", "LogicalOr"):
-        return None
-    inputs = [value(nodes, text) for text in node.input if not text.startswith("^")]
+        return _computed(view, text)
+    inputs = [value(view, text) for text in node.input if not text.startswith("^")]
     if node.op == "LogicalNot":
         return None if inputs[0] is None else not inputs[0]
     decides = node.op == "LogicalOr"  # one True is enough, as one False is for And
     if decides in inputs:
         return decides
     return None if None in inputs else not decides
+
+
+def _computed(view: GraphView, text: str) -> Optional[bool]:
+    """What constants make it, such as `rate > 0`."""
+    try:
+        found = constant_value(view, Edge.parse(text))
+    except tf.errors.OpError:  # of constants that no CPU computes with, as those of bfloat16
+        return None
+    return bool(found) if found is not None and found.ndim == 0 and found.dtype == bool else None
 
 
 def _dead(nodes: Mapping[str, Any], edges: Set[Edge]) -> Set[str]:
@@ -134,9 +140,10 @@ def _call_branches(graph_def: Any) -> Tuple[Any, int]:
     """`If` with a constant predicate becomes a call of its branch, in functions as well."""
     made, count = copied(graph_def), 0
     for body in [made.node, *(function.node_def for function in made.library.function)]:
-        nodes = {node.name: node for node in body}
-        for node in body:
-            predicate = value(nodes, node.input[0]) if node.op in CALLS else None
+        conditionals = [node for node in body if node.op in CALLS]
+        view = GraphView(tf.GraphDef(node=body if conditionals else ()))
+        for node in conditionals:
+            predicate = value(view, node.input[0])
             if predicate is None:
                 continue
             branch = node.attr["then_branch" if predicate else "else_branch"].func

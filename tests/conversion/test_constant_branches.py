@@ -50,6 +50,25 @@ def test_the_branch_that_a_default_excludes_is_gone_with_its_random_numbers(func
     assert run(found) == [3.0, 6.0]
 
 
+def test_a_predicate_may_be_computed_from_constants_and_be_read_in_another_branch():
+    def build(x):
+        drops = tf.constant(0.0) > 0.0
+        inner = lambda: tf.cond(drops, lambda: noisy(x), lambda: x * 3)  # noqa: E731
+        return tf.cond(tf.reduce_sum(x) > 0, inner, lambda: x * 5)
+
+    found, _ = converted(build)
+    assert inventory.refusals(found) == ()
+    assert run(found) == [3.0, 6.0]
+
+
+def test_a_loop_that_never_runs_stays_a_loop():
+    def build(x):
+        return tf.while_loop(lambda _: tf.constant(False), lambda y: y * 2, [x])
+
+    found, count = converted(build)
+    assert (run(found), count) == ([1.0, 2.0], 0)
+
+
 @pytest.mark.parametrize("predicate, expected", [(True, [11.0, 12.0]), (False, [3.0, 6.0])])
 def test_either_branch_can_be_the_one_that_is_taken(functional, predicate, expected):
     def build(x):

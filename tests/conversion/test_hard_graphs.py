@@ -44,6 +44,13 @@ def defined_function(x):
     return {"y": twice(x)}
 
 
+def noisy_unless_constants_say_no(x):
+    kind = tf.constant(2)
+    noisy = lambda: tf.nn.dropout(x, rate=0.5)  # noqa: E731
+    chosen = [(tf.equal(kind, 1), noisy), (tf.equal(kind, 2), lambda: x * 3)]
+    return {"y": tf.case(chosen, default=lambda: x)}
+
+
 def same_tensor_twice(x):
     y = tf.tanh(x)
     return {"a": y, "b": y}
@@ -126,6 +133,7 @@ def write_beside_the_outputs(x):
         loop_with_arrays,
         conditional_on_data,
         defined_function,
+        noisy_unless_constants_say_no,
         same_tensor_twice,
         input_as_output,
         two_variables_with_one_suffix,
@@ -164,12 +172,21 @@ def words_in_and_out(words):
     return {"ids": ids, "text": tf.strings.join([words, tf.as_string(ids)], "=")}
 
 
+def learning_phase(x):
+    x = tf.keras.layers.BatchNormalization()(x)
+    x = tf.keras.layers.Dropout(0.5)(x)
+    training = tf.placeholder_with_default(False, [], name="training")
+    return {"y": tf.layers.batch_normalization(x, training=training)}
+
+
 WORDS = {"words": np.array([b"green", b"mauve", b"red", b"green"], object)}
 
 
 @pytest.mark.parametrize("num_rows", [4, None], ids=["fixed", "dynamic"])
 @pytest.mark.parametrize(
-    "compute, inputs", [(sparse_inside, None), (words_in_and_out, WORDS)], ids=["sparse", "words"]
+    "compute, inputs",
+    [(sparse_inside, None), (words_in_and_out, WORDS), (learning_phase, None)],
+    ids=["sparse", "words", "learning phase"],
 )
 def test_what_a_tpu_does_not_run_converts_from_a_plain_graph(tmp_path, compute, inputs, num_rows):
     found = strange.bundled(compute, tmp_path, False, num_rows, inputs)
