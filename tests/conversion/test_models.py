@@ -19,14 +19,7 @@ REFUSED = [case for case in CASES if case[0].forms[case[1]].refused]
 
 
 def cases(chosen):
-    return [
-        pytest.param(
-            model,
-            form,
-            id=f"{model.name}-{form}",
-        )
-        for model, form in chosen
-    ]
+    return [pytest.param(model, form, id=f"{model.name}-{form}") for model, form in chosen]
 
 
 @pytest.fixture(scope="session")
