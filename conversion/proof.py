@@ -12,7 +12,7 @@ from conversion.batch_probe import Batch
 from conversion.lowering import Lowered, Request
 from conversion.model_files import VARIABLES, score_folder, write_graph
 from conversion.options import NO_REFERENCE, ConvertOptions
-from conversion.reference import NoReference, Reference, from_file, from_source
+from conversion.reference import NoReference, Reference, from_code, from_file, from_source
 from conversion.reference_file import Arrays, check_inputs, read_reference
 from conversion.settle_batch import Settled, flat_outputs, opened_like, settle_batch
 from conversion.source import Source
@@ -172,7 +172,16 @@ class _Sides:
         if self.given is not None and self.given.outputs:
             path = os.path.basename(str(self.options.reference))
             return from_file(self.given, draw, path, self.computed_in)
-        return self._from_source(draw, widen=self.computed_in == "bfloat16")
+        widen = self.computed_in == "bfloat16"
+        code, options = self.source.code, self.options
+        own_names = options.rules is None and options.weights is None
+        if code and not code.keras and own_names and not widen:
+            try:
+                return from_code(code, self.lowered.checkpoint, draw)
+            except NoReference as error:
+                found = self._from_source(draw, widen)
+                return replace(found, how=f"{found.how}; built plainly it does not run: {error}")
+        return self._from_source(draw, widen)
 
     def _from_source(self, draw: Draw, widen: bool) -> Reference:
         plain = self.options.checkpoint is None and self.options.weights is None

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Dict, Mapping, Optional
 
+from batchinfer.errors import InputError
 from batchinfer.tf1 import tf
 from conversion.arithmetic import arithmetic_of
 from conversion.batch_probe import short
 from conversion.lowering import Lowered, Request
+from conversion.options import ModelCode
+from conversion.plain_run import reference_outputs
 from conversion.reference_file import Arrays
 from conversion.source import KINDS, Source
 from conversion.source_graph import SourceGraph
@@ -71,6 +74,27 @@ def from_file(given: Arrays, draw: Draw, path: str, computed_in: str) -> Referen
     """
     return Reference(
         draw.arrays, given.outputs, "user file", path, draw.about, computed_in, "not known"
+    )
+
+
+def from_code(code: ModelCode, checkpoint: str, draw: Draw) -> Reference:
+    """Build the model once more, plainly, and run it: no surgery and no mapping of ours in it.
+
+    Raises:
+        NoReference: it does not run on this machine.
+    """
+    try:
+        outputs = reference_outputs(code, checkpoint, draw.arrays)
+    except InputError as error:
+        raise NoReference(str(error)) from error
+    return Reference(
+        draw.arrays,
+        outputs,
+        "model code run plainly",
+        "built again without a TPU, restored by the model's own saver",
+        draw.about,
+        "float32",
+        f"TensorFlow {tf.__version__} on CPU",
     )
 
 

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 
 from batchinfer.bundle import Bundle
-from batchinfer.errors import InputError
+from batchinfer.errors import InputError, ParityError
 from batchinfer.ragged import Ragged
 from batchinfer.scorer import Scorer
 from batchinfer.tf1 import tf
+from conversion import reference
 from conversion.convert import convert
 from conversion.model_fn import model_source
 from conversion.options import ConvertOptions, ModelCode
@@ -104,10 +105,39 @@ def test_a_resnet_with_bfloat16_scope_and_cross_replica_norms(resnet_checkpoint,
     manifest = bundle.manifest
     assert manifest["source"]["kind"] == "model_fn"
     assert manifest["batch"]["kind"] == "dynamic"
-    assert manifest["parity"]["reference"]["kind"] == "model code run plainly"
+    compared_with = manifest["parity"]["reference"]
+    assert compared_with["kind"] == "model code run plainly"
+    assert compared_with["how"] == "built again without a TPU, restored by the model's own saver"
     assert manifest["notes"] == ["feature feature is float32 in place of bfloat16"]
     assert manifest["dropped"]["stem/kernel/Momentum"] == "optimizer slot (Momentum)"
     assert len(manifest["variables"]) == 12
+
+
+def test_a_bundle_that_is_not_what_the_plain_run_gives_is_not_written(
+    resnet_checkpoint, tmp_path, monkeypatch
+):
+    def shifted(code, checkpoint, inputs):
+        found = reference_outputs(code, checkpoint, inputs)
+        return {**found, "probabilities": found["probabilities"] + 1e-3}
+
+    monkeypatch.setattr(reference, "reference_outputs", shifted)
+    features = "features: {feature: 'float32[?, 8, 8, 1]'}"
+    with pytest.raises(ParityError, match=r"probabilities +FAILED"):
+        converted(tmp_path, resnet_checkpoint, "resnet:model_fn", features, RESNET)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_a_model_that_does_not_run_plainly_is_compared_with_its_graph(
+    resnet_checkpoint, tmp_path, monkeypatch
+):
+    def refuse(code, checkpoint, inputs):
+        raise InputError("no kernel here")
+
+    monkeypatch.setattr(reference, "reference_outputs", refuse)
+    features = "features: {feature: 'float32[?, 8, 8, 1]'}"
+    bundle = converted(tmp_path, resnet_checkpoint, "resnet:model_fn", features, RESNET)
+    how = bundle.manifest["parity"]["reference"]["how"]
+    assert how.endswith("built plainly it does not run: no kernel here")
 
 
 def test_eval_outputs_are_what_the_metrics_are_given(resnet_checkpoint, tmp_path):
