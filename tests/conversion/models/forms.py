@@ -121,7 +121,8 @@ def _export(model: Model, checkpoint: str, folder: str, with_cpu_graph: bool) ->
     """Export through TPUEstimator; returns the SavedModel's folder."""
 
     def exported(features: Any, labels: Any, mode: str, params: Any) -> Any:
-        changes = model.tpu_params if params["use_tpu"] else {}
+        # params["use_tpu"] says nothing here: export API V1 of TF 1.15 leaves it False on the TPU.
+        changes = {} if with_cpu_graph else model.tpu_params
         spec = model.module.model_fn(features, labels, mode, {**dict(params), **changes})
         served = {"serving_default": tf.estimator.export.PredictOutput(spec.predictions)}
         return spec._replace(export_outputs=served)
