@@ -6,6 +6,7 @@ from typing import Any, Dict, FrozenSet, List, NamedTuple, Sequence, Set
 
 from batchinfer.errors import ConversionError
 from conversion.clusters import BOOKKEEPING, CLUSTER, METADATA
+from conversion.frames import EXITS, behind, guarded
 from conversion.functions import ARGUMENT, RESULT, free_name
 from conversion.graph import CONTROL, Edge
 from conversion.inventory import RANDOM
@@ -39,12 +40,12 @@ class CallSite:
         function: the FunctionDef.
         body: its nodes, as `functions.body_of` gives them, without calls.
         taken: names of the graph that the nodes are put into; the new ones are added.
-        guarded: the call is in a branch or a loop, or waits for other nodes. The nodes then
+        inside: the call is in a branch or a loop, or waits for other nodes. The nodes then
             wait for the call's inputs, so that they run only where and when the call would.
     """
 
     def __init__(
-        self, call: Any, function: Any, body: Sequence[Any], taken: Set[str], guarded: bool
+        self, call: Any, function: Any, body: Sequence[Any], taken: Set[str], inside: bool
     ) -> None:
         self._call, self._function, self._taken = call, function, taken
         self._arguments = [node for node in body if node.op == ARGUMENT]
@@ -56,7 +57,7 @@ class CallSite:
         self._own_clusters = _own_clusters(self._inner)
         self._given = call.attr if call.op == function.signature.name else _func(call).attr
         self._waits_for = [text for text in call.input if text.startswith("^")]
-        self._guarded = guarded or bool(self._waits_for)
+        self._guarded = inside or bool(self._waits_for)
         self._added: List[Any] = []
         self._tensors: Dict[str, Edge] = {}
         self._start: List[str] = []
@@ -178,17 +179,24 @@ class CallSite:
     def _effects(self) -> List[str]:
         """Nodes that run whenever the function is called, read or not.
 
-        A FunctionDef lists them as control outputs, but those of tf.Defun do not; then they
-        are the stateful nodes that nothing in the body reads.
+        A FunctionDef lists them as control outputs, but those of tf.Defun do not; there they are
+        the ends of what begins with a stateful node: an Assert, or the Merge behind the branch
+        that it is in. What ends inside of a branch cannot be waited for, since it may not run.
         """
         listed = list(self._function.control_ret.values())
         body = self._inner + self._results
-        read = {Edge.parse(text).node for node in body for text in node.input}
-        without = {node.name for node in self._inner if node.op.startswith(WITHOUT_EFFECT)}
-        unread = [
-            node.name for node in self._inner if node.name not in read and _is_stateful(node.op)
+        stateful = [
+            node.name
+            for node in self._inner
+            if _is_stateful(node.op) and not node.op.startswith(WITHOUT_EFFECT)
         ]
-        found = dict.fromkeys(listed + unread)
+        read = {Edge.parse(text).node for node in body for text in node.input}
+        inside = guarded(body) if stateful else set()
+        ends = behind(body, stateful) - read
+        joined = [node.name for node in self._inner if node.op in ("Merge",) + EXITS]
+        ends = {name for name in ends if name not in inside or name in joined}
+        without = {node.name for node in self._inner if node.op.startswith(WITHOUT_EFFECT)}
+        found = dict.fromkeys(listed + [node.name for node in self._inner if node.name in ends])
         return [name for name in found if name in self._names and name not in without]
 
 

@@ -18,9 +18,14 @@ def guarded(nodes: Iterable[Any]) -> Set[str]:
     a branch or loop are among them, which costs nothing but a few nodes.
     """
     nodes = list(nodes)
-    readers = _readers(nodes)
+    return behind(nodes, [node.name for node in nodes if node.op in GUARDS])
+
+
+def behind(nodes: Iterable[Any], names: Iterable[str]) -> Set[str]:
+    """The nodes of some names, and all that need them, also through control edges."""
+    readers = _readers(list(nodes))
     found: Set[str] = set()
-    waiting = [node.name for node in nodes if node.op in GUARDS]
+    waiting = list(names)
     while waiting:
         name = waiting.pop()
         if name not in found:

@@ -18,12 +18,14 @@ ARGUMENT, RESULT = "_Arg", "_Retval"  # how TensorFlow calls the ends of an inst
 
 
 def flat(graph_def: Any) -> Any:
-    """A copy whose functions have a main graph's edges.
+    """The graph, its functions with a main graph's edges.
 
     Raises:
         ConversionError: an op that this TensorFlow does not know, or an argument that stands
             for several tensors, which no Python API of TensorFlow writes.
     """
+    if not graph_def.library.function:
+        return graph_def
     made = copied(graph_def)
     known = GraphView(made).functions
     for function in made.library.function:
@@ -38,6 +40,8 @@ def flat(graph_def: Any) -> Any:
 
 def named(graph_def: Any) -> Any:
     """The inverse of `flat`: functions as TensorFlow imports them."""
+    if not graph_def.library.function:
+        return graph_def
     made = copied(graph_def)
     known = GraphView(made).functions
     for function in made.library.function:

@@ -67,6 +67,7 @@ def _add_saver(graph: Any) -> Tuple[Any, List[bytes]]:
         return None, []
     names = [name for name, _ in handles]
     with tf.name_scope("save"):
+        handles = tuple((name, _handle_to_restore(name, op)) for name, op in handles)
         prefix = tf.placeholder_with_default("model", shape=(), name="Const")
         reads = [
             tf.raw_ops.ReadVariableOp(resource=op.outputs[0], dtype=_dtype(op)) for _, op in handles
@@ -104,8 +105,20 @@ def _handles(graph: Any) -> Tuple[Tuple[str, Any], ...]:
     found: Dict[str, Any] = {}
     for op in graph.get_operations():
         if op.type == "VarHandleOp":
-            found.setdefault(variable_name(op.node_def), op)
+            name = variable_name(op.node_def)
+            if name not in found or not op.control_inputs:
+                found[name] = op
     return tuple(sorted(found.items()))
+
+
+def _handle_to_restore(name: str, op: Any) -> Any:
+    """The op itself, or one of its own where it is inside a branch or loop."""
+    if not op.control_inputs:
+        return op
+    made = tf.raw_ops.VarHandleOp(
+        dtype=_dtype(op), shape=op.get_attr("shape"), shared_name=name, name="handle"
+    )
+    return made.op
 
 
 def _dtype(handle: Any) -> Any:

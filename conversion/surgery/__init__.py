@@ -25,6 +25,7 @@ from conversion.surgery import (
     scrub,
     sparse_matmul,
     sweep,
+    xla_control_flow,
     xla_ops,
 )
 from conversion.surgery.rewrite import Rewrite
@@ -32,6 +33,7 @@ from conversion.surgery.rewrite import Rewrite
 REWRITES = (
     sweep.REWRITE,  # first, so that training and initialisation are not looked at
     inline_functions.REWRITE,
+    xla_control_flow.REWRITE,
     replicas.REWRITE,
     replicated_io.REWRITE,
     constant_branches.REWRITE,
@@ -64,7 +66,7 @@ class Applied:
 def operate(
     graph_def: Any, roots: Iterable[str], precision: str = "float32", target: str = "gpu"
 ) -> Tuple[Any, Tuple[Applied, ...]]:
-    """Run every rewrite and check the graph after each.
+    """Run every rewrite and check the graph after each that changed it.
 
     Args:
         roots: names of the nodes to keep with all they need.
@@ -79,7 +81,8 @@ def operate(
         if rewrite.only_for not in ("", precision, target):
             continue
         graph_def, count = _run(rewrite, graph_def, roots)
-        check(graph_def, after=rewrite.name)
+        if count:
+            check(graph_def, after=rewrite.name)
         applied.append(Applied(rewrite.name, count))
     return graph_def, tuple(applied)
 

@@ -1,10 +1,10 @@
-"""Nodes that only describe or start a TPU -> gone, with the control edges to them."""
+"""Nodes that only describe, start or feed a TPU -> gone, with the control edges to them."""
 
 from __future__ import annotations
 
-from typing import Any, Set, Tuple
+from typing import Any, Dict, List, Mapping, Set, Tuple
 
-from conversion.graph import GraphView, copied
+from conversion.graph import CONTROL, Edge, GraphView, with_nodes
 from conversion.surgery.rewrite import Rewrite
 
 OPS = (
@@ -19,43 +19,72 @@ OPS = (
     "_WaitForDistributedTPU",
     "_SetGlobalTPUArray",
     "WorkerHeartbeat",
+    "InfeedEnqueue",
+    "InfeedEnqueueTuple",
+    "InfeedEnqueuePrelinearizedBuffer",
+    "Prelinearize",
+    "PrelinearizeTuple",
+    "OutfeedEnqueue",
+    "OutfeedEnqueueTuple",
+    "OutfeedDequeue",
+    "OutfeedDequeueTuple",
 )
 
 
 def delete_bookkeeping(view: GraphView) -> Tuple[Any, int]:
-    """Delete them where no tensor of theirs is read; the nodes that waited for them stay."""
-    graph_def = copied(view.graph_def)
-    count = _delete(graph_def.node, set())
-    for function in graph_def.library.function:
-        returned = {text.partition(":")[0] for text in function.ret.values()}
-        count += _delete(function.node_def, returned)
-        body = {node.name for node in function.node_def}
-        for name, node in list(function.control_ret.items()):
-            if node not in body:
-                del function.control_ret[name]
-                function.signature.control_output.remove(name)
-    return graph_def, count
+    """Delete them where no tensor of theirs is read; the nodes that waited for them stay.
+
+    These wait for what the deleted node waited for: in a branch or a loop of TF 1, a constant
+    that waits for nothing would run although the branch is not taken.
+    """
+    gone = _unread(view)
+    if not gone:
+        return view.graph_def, 0
+    made = with_nodes(
+        view.graph_def, (node for node in view.graph_def.node if node.name not in gone)
+    )
+    before: Dict[str, List[str]] = {}
+    for node in made.node:
+        data = [text for text in node.input if not text.startswith("^")]
+        control = [text for text in node.input if text.startswith("^")]
+        waits_for = {end: None for text in control for end in _before(text, gone, before)}
+        node.input[:] = data + list(waits_for)
+    return made, len(gone)
 
 
-def _delete(nodes: Any, returned: Set[str]) -> int:
-    """Delete in place from the nodes of a graph or of a function; the number deleted."""
-    read = {text.partition(":")[0] for node in nodes for text in node.input if text[0] != "^"}
-    read |= returned
-    gone: Set[str] = {node.name for node in nodes if node.op in OPS and node.name not in read}
-    kept = [node for node in nodes if node.name not in gone]
-    for node in kept:
-        edges = [text for text in node.input if not (text[0] == "^" and text[1:] in gone)]
-        del node.input[:]
-        node.input.extend(edges)
-    kept = [type(node).FromString(node.SerializeToString()) for node in kept]
-    del nodes[:]
-    nodes.extend(kept)
-    return len(gone)
+def _unread(view: GraphView) -> Mapping[str, Any]:
+    """The nodes of which nothing that stays reads a tensor."""
+    found = {node.name: node for node in view.graph_def.node if node.op in OPS}
+    while True:
+        edges = (
+            Edge.parse(text)
+            for node in view.graph_def.node
+            if node.name not in found
+            for text in node.input
+        )
+        read: Set[str] = {edge.node for edge in edges if edge.index != CONTROL}
+        if not read & set(found):
+            return found
+        found = {name: node for name, node in found.items() if name not in read}
+
+
+def _before(text: str, gone: Mapping[str, Any], found: Dict[str, List[str]]) -> List[str]:
+    """The control edges that say the same as one to a node that goes."""
+    if text[1:] not in gone:
+        return [text]
+    if text not in found:
+        inputs = gone[text[1:]].input
+        control = [one for one in inputs if one.startswith("^")]
+        control = control or [str(Edge(Edge.parse(one).node, CONTROL)) for one in inputs]
+        ends = {end: None for one in control for end in _before(one, gone, found)}
+        found[text] = list(ends)
+    return found[text]
 
 
 REWRITE = Rewrite(
     name="delete_bookkeeping",
-    does="deletes nodes that describe or start a TPU, and the control edges to them",
+    does="deletes nodes that describe, start or feed a TPU, and the control edges to them",
     run=delete_bookkeeping,
     fates=dict.fromkeys(OPS, "deleted"),
+    sees="bodies",
 )

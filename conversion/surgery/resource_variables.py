@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, Tuple
 
+from conversion.functions import free_name
 from conversion.graph import Edge, GraphView, copied
 from conversion.surgery.rewrite import Rewrite
 from conversion.tf_internals import op_def
@@ -25,9 +26,12 @@ def resource_variables(view: GraphView) -> Tuple[Any, int]:
         for index in _reference_inputs(node)
     }
     reads: Dict[str, str] = {}
+    made: Dict[str, Any] = {}
+    taken = set(view.nodes)
     for name in sorted(set(variables) - written):
-        reads[name] = _free_name(view, name + "/ReadVariableOp")
+        reads[name] = free_name(name + "/ReadVariableOp", taken)
         read = graph_def.node.add(name=reads[name], op="ReadVariableOp")
+        made[name] = read
         read.attr["dtype"].type = variables[name].attr["dtype"].type
         _become_handle(variables[name])
     for node in graph_def.node:
@@ -35,9 +39,8 @@ def resource_variables(view: GraphView) -> Tuple[Any, int]:
             edge = Edge.parse(text)
             if edge.index == 0 and edge.node in reads:
                 node.input[index] = reads[edge.node]
-    for name, read in reads.items():
-        view_node = next(node for node in graph_def.node if node.name == read)
-        view_node.input.append(name)
+    for name, read in made.items():
+        read.input.append(name)
     return graph_def, len(reads)
 
 
@@ -52,12 +55,6 @@ def _become_handle(node: Any) -> None:
     node.op = "VarHandleOp"
     if not node.attr["shared_name"].s:
         node.attr["shared_name"].s = node.name.encode()
-
-
-def _free_name(view: GraphView, name: str) -> str:
-    while name in view.nodes:
-        name += "_1"
-    return name
 
 
 REWRITE = Rewrite(

@@ -91,7 +91,8 @@ def test_bookkeeping_inside_a_function_goes_with_its_control_output():
     before = graph()
     body = [node("meta", "TPUReplicateMetadata"), node("y", "Relu", "x", "^meta", T=F32)]
     add_function(before, "f", ["x"], {"out": "y:activations:0"}, body, control=["meta"])
-    after, count = delete_bookkeeping.delete_bookkeeping(GraphView(before))
+    view = GraphView(functions.flat(before))
+    after, count = functions.in_each_body(view, delete_bookkeeping.delete_bookkeeping)
     function = after.library.function[0]
     assert count == 1
     assert [list(one.input) for one in function.node_def] == [["x"]]
