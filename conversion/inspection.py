@@ -11,11 +11,12 @@ from batchinfer.signature import Signature
 from batchinfer.tf1 import tf
 from conversion import inventory, matching, names, tables, tensors
 from conversion.candidates import candidates
-from conversion.checkpoint import read_specs
+from conversion.checkpoint import read_specs, require_files
 from conversion.convert_command import command_for
 from conversion.graph import Edge, GraphView, every_node
 from conversion.lowering import Request, require_whole, variables_of
 from conversion.source import KINDS, Source, tags_of
+from conversion.specs import Assignment
 from conversion.surgery import REWRITES, operate, sweep
 
 KEPT = "kept"
@@ -108,10 +109,11 @@ def inspect(
         rules_path: where the rules came from, for the command.
     """
     problems: List[str] = []
-    try:
-        require_whole(source, request)
-    except InputError as error:
-        problems.append(str(error))
+    for check in (_require_files, require_whole):
+        try:
+            check(source, request)
+        except InputError as error:
+            problems += [str(error)] if str(error) not in problems else []
     if source.meta_graph is None:
         fates, _ = _variable_fates(source, (), request, problems)
         return Inspection(source, 0, 0, {}, {}, {}, (), fates, "", tuple(problems))
@@ -134,6 +136,11 @@ def inspect(
         problems=tuple(problems),
         weights=weights,
     )
+
+
+def _require_files(source: Source, request: Request) -> None:
+    if source.checkpoint:
+        require_files(source.checkpoint)
 
 
 @dataclass(frozen=True)
@@ -216,6 +223,14 @@ def _census(
     )
 
 
+def _fate(readers: List[Assignment]) -> str:
+    """What becomes of a variable that these read; several cut it into slices."""
+    if len(readers) == 1:
+        return readers[0].fate(KEPT)
+    more = ", ..." if len(readers) > 3 else ""
+    return f"cut into {', '.join(one.target for one in readers[:3])}{more}"
+
+
 def _variable_fates(
     source: Source,
     found: Tuple[names.GraphVariable, ...],
@@ -230,9 +245,11 @@ def _variable_fates(
     if problem and found:
         problems.append(problem)
     fates = {drop.name: f"dropped: {drop.reason}" for drop in mapping.drops}
+    readers: Dict[str, List[Assignment]] = {}
     for one in mapping.assignments:
         for piece in one.pieces:
-            fates[piece.spec.name] = one.fate(KEPT)
+            readers.setdefault(piece.spec.name, []).append(one)
+    fates.update({name: _fate(read_by) for name, read_by in readers.items()})
     unmatched = "no rule for it" if found else "model variable"
     listed = tuple(VariableFate(spec, fates.get(spec.name, unmatched)) for spec in specs)
     return listed, mapping.weights.to_json() if found else {}

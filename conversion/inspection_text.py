@@ -124,8 +124,7 @@ def _variables(found: Inspection) -> str:
 
 
 def _variable(one: VariableFate, width: int) -> str:
-    shape = "?" if one.spec.shape is None else ", ".join(map(str, one.spec.shape))
-    kind = f"{one.spec.dtype}[{shape}]"
+    kind = str(one.spec).partition("  ")[2]
     return f"  {one.spec.name:<{width}}  {kind:<20}  {one.fate}"
 
 

@@ -138,8 +138,6 @@ class Assignment:
         if len(self.pieces) > 1 or steps:
             return f"part of {self.target}{steps}"
         piece = self.pieces[0]
-        if piece.part:
-            return f"read by slices, as {self.target} and others"
         return kept if self.target == piece.spec.name else f"renamed to {self.target}"
 
     def to_json(self) -> Dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 
 import numpy as np
 import pytest
@@ -121,6 +122,13 @@ def test_slices_are_listed_in_what_inspection_prints(tmp_path):
         "slices": ["10 4 0,4:0,4", "10 4 4,3:0,4", "10 4 7,3:0,4"],
         "fate": "model variable",
     }
+
+
+def test_a_checkpoint_alone_that_lacks_a_file_says_so_first(tmp_path):
+    prefix = save(tmp_path, 1, True)
+    os.remove(prefix + ".data-00000-of-00001")
+    problems = inspect(open_source(prefix), Request({}, {})).problems
+    assert "m.ckpt.data-00000-of-00001" in problems[0] and len(problems) == 2
 
 
 def test_parts_that_do_not_make_up_the_table_are_refused(tmp_path):
