@@ -17,6 +17,7 @@ from batchinfer.tf1 import tf
 from conversion.row_outputs import WAY_OUT
 from conversion.rows import joined, taken
 from conversion.synthetic import Draw
+from conversion.tolerance import ordinary
 
 Run = Callable[[Mapping[str, Any]], Dict[str, Any]]
 
@@ -112,11 +113,10 @@ class Rows:
 
 
 def _scale(values: Any) -> float:
-    """The largest finite value; 0 of what is no float, which has to be equal."""
+    """The largest value but for sentinels; 0 of what is no float, which has to be equal."""
     if values.dtype.kind != "f":
         return 0.0
-    finite = np.abs(values[np.isfinite(values)].astype(np.float64))
-    return float(finite.max(initial=0.0))
+    return float(np.abs(ordinary(values.astype(np.float64))).max(initial=0.0))
 
 
 def _differ(found: Any, expected: Any, allowed: float) -> str:

@@ -59,7 +59,7 @@ def verify(
 def tolerance_of(bundle: Bundle) -> Tuple[Tolerance, str]:
     """What the bundle was converted with, and that this is where it comes from."""
     report: Dict[str, Any] = bundle.manifest.get("parity") or {}
-    names = ("atol", "rtol", "of_scale")
+    names = ("atol", "rtol", "of_scale", "of_spread")
     if not {"atol", "rtol"} <= set(report):
         return TOLERANCES["float32"], "default for float32; the bundle has no report"
     return Tolerance(*[float(report.get(name, 0.0)) for name in names]), "as it was converted with"

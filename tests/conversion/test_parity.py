@@ -8,7 +8,7 @@ import pytest
 from batchinfer.errors import InputError, ParityError
 from conversion.comparison import OutputParity
 from conversion.parity import compare, require
-from conversion.tolerance import TOLERANCES, Tolerance, tolerance_for
+from conversion.tolerance import TOLERANCES, Tolerance, ordinary, tolerance_for
 
 NAN, INF = float("nan"), float("inf")
 
@@ -121,7 +121,39 @@ def test_a_share_of_the_scale_is_allowed_for_small_entries_too():
     assert allowing.passed
 
 
+def test_masked_logits_are_no_scale_by_which_others_may_differ():
+    expected = np.array([[1.0, 2.0, -1e9], [0.5, -1.0, -3.4e38]])
+    wrong = np.array([[2.0, 1.0, -1e9], [0.5, -1.0, -3.4e38]])
+    assert not compare({"y": wrong}, {"y": expected}, TOLERANCES["float32"]).passed
+    assert not compare({"y": wrong}, {"y": expected}, TOLERANCES["bfloat16"]).passed
+    assert compare({"y": expected + 1e-6}, {"y": expected}, TOLERANCES["float32"]).passed
+
+
+# The last one spans many sizes without a gap: nothing in it is a sentinel.
+@pytest.mark.parametrize(
+    "values, kept",
+    [
+        ([1.0, -2.0, -1e9], [1.0, -2.0]),
+        ([0.0, 5.0, np.inf, np.nan], [0.0, 5.0]),
+        ([1e-12, 0.5], [1e-12, 0.5]),
+        ([3e4, 4e4], [3e4, 4e4]),
+        ([1.0, 500.0, 3e5], [1.0, 500.0, 3e5]),
+    ],
+)
+def test_sentinels_are_huge_and_far_from_the_rest(values, kept):
+    assert ordinary(np.array(values)).tolist() == kept
+
+
+@pytest.mark.parametrize("arithmetic", ["float32", "float16", "bfloat16"])
+def test_an_output_of_tiny_values_has_to_agree_as_closely(arithmetic):
+    expected = np.array([1e-6, -2e-6, 3e-6])
+    tolerance = TOLERANCES[arithmetic]
+    assert not compare({"y": expected * 0}, {"y": expected}, tolerance).passed
+    assert compare({"y": expected * (1 + 1e-6)}, {"y": expected}, tolerance).passed
+    assert compare({"y": expected * 0}, {"y": expected}, Tolerance(1e-5)).passed  # as asked
+
+
 def test_the_coarsest_arithmetic_sets_the_tolerance():
     assert tolerance_for(["float32", "bfloat16"]) == ("bfloat16", TOLERANCES["bfloat16"])
     assert tolerance_for(["float16", "float32"]) == ("float16", TOLERANCES["float16"])
-    assert TOLERANCES["float32"] == Tolerance(1e-5, 1e-5, 1e-5)
+    assert TOLERANCES["float32"] == Tolerance(1e-5, 1e-5, 1e-5, 1e-3)
