@@ -8,6 +8,7 @@ from typing import Any, Dict, List, Mapping, Tuple
 from conversion.graph import Edge, GraphView
 
 LAST_OPS = ("Softmax", "Sigmoid", "ArgMax")  # what predictors outside a TPU cluster often end in
+INFEEDS = ("InfeedDequeue", "InfeedDequeueTuple")
 TRAINING_OPS = ("Infeed", "Outfeed", "ResourceApply", "ApplyAdam", "ApplyMomentum", "ApplyGradient")
 
 
@@ -29,23 +30,32 @@ def candidates(graph_def: Any) -> Tuple[Dict[str, str], Dict[str, str]]:
     """Likely inputs (placeholders) and outputs (what leaves a TPU cluster) of a bare graph."""
     view = GraphView(graph_def)
     consumed = view.data_consumed()
-    inputs = [node.name for node in graph_def.node if node.op == "Placeholder"]
+    inputs = [f"{node.name}:0" for node in graph_def.node if node.op == "Placeholder"]
+    inputs += [
+        f"{node.name}:{index}"
+        for node in graph_def.node
+        if node.op in INFEEDS
+        for index in range(len(node.attr["dtypes"].list.type) or 1)
+    ]
     leaving = [
-        node.name
+        f"{node.name}:0"
         for node in graph_def.node
         if node.op == "Identity"
         and view.nodes[Edge.parse(node.input[0]).node].op == "TPUReplicatedOutput"
     ]
     outputs = leaving or [
-        node.name for node in graph_def.node if node.name not in consumed and node.op in LAST_OPS
+        f"{node.name}:0"
+        for node in graph_def.node
+        if node.name not in consumed and node.op in LAST_OPS
     ]
     return _named(inputs), _named(outputs)
 
 
-def _named(nodes: List[str]) -> Dict[str, str]:
+def _named(tensors: List[str]) -> Dict[str, str]:
     """A short name for each tensor: the node's last part, the whole where that is not unique."""
-    short = [re.sub(r"_shard_0$", "", name.rpartition("/")[2]) for name in nodes]
+    short = [re.sub(r"(_shard_0)?:0$", "", tensor.rpartition("/")[2]) for tensor in tensors]
+    whole = [re.sub(r":0$", "", tensor) for tensor in tensors]
     return {
-        (last if short.count(last) == 1 else name.replace("/", "_")): name + ":0"
-        for name, last in zip(nodes, short)
+        re.sub("[/:]", "_", last if short.count(last) == 1 else name): tensor
+        for tensor, last, name in zip(tensors, short, whole)
     }

@@ -19,6 +19,7 @@ REPLICAS = "runs {} replicas, which could not be told apart; export with one rep
 
 # Beginning of an op's name -> why it cannot stay. The first that fits is given.
 REFUSED = (
+    ("InfeedDequeue", TRAINING + ", or name its tensors with --input"),
     ("Infeed", TRAINING),
     ("Outfeed", TRAINING),
     ("TPUEmbedding", EMBEDDING),

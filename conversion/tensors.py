@@ -11,6 +11,7 @@ from batchinfer.errors import InputError, UnsupportedOpsError
 from batchinfer.signature import Signature, TensorSpec
 from batchinfer.tf1 import register_ops, tf
 from conversion.candidates import candidates, flags_for
+from conversion.cut_inputs import with_cut_inputs
 from conversion.defaults import with_settled_defaults
 from conversion.graph import Edge, close_names, every_node
 from conversion.loop_shapes import settled_shapes
@@ -188,7 +189,7 @@ def anchor(graph_def: Any, tensors: Tensors, what: str) -> Tuple[Any, Tensors]:
     variable, it reads the value.
 
     Returns:
-        The graph, and the tensors with the anchors as outputs.
+        The graph, and the tensors with placeholders as inputs and the anchors as outputs.
 
     Raises:
         InputError: a tensor is not in the graph; all of them, each with the nearest names.
@@ -212,7 +213,8 @@ def anchor(graph_def: Any, tensors: Tensors, what: str) -> Tuple[Any, Tensors]:
         taken.add(node.name)
         _hold(node, graph.get_tensor_by_name(tensor))
         anchors[name] = node.name + ":0"
-    return made, replace(tensors, outputs=anchors, ragged=ragged)
+    made, inputs = with_cut_inputs(made, graph, tensors.inputs)
+    return made, replace(tensors, inputs=inputs, outputs=anchors, ragged=ragged)
 
 
 def _named(tensors: Tensors) -> Iterator[Tuple[str, str, str]]:
