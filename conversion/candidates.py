@@ -43,12 +43,21 @@ def candidates(graph_def: Any) -> Tuple[Dict[str, str], Dict[str, str]]:
         if node.op == "Identity"
         and view.nodes[Edge.parse(node.input[0]).node].op == "TPUReplicatedOutput"
     ]
-    outputs = leaving or [
+    outputs = _joined(view, leaving) or [
         f"{node.name}:0"
         for node in graph_def.node
         if node.name not in consumed and node.op in LAST_OPS
     ]
     return _named(inputs), _named(outputs)
+
+
+def _joined(view: GraphView, leaving: List[str]) -> List[str]:
+    """What leaves several cores, as the batch that it is put together to where that is done."""
+    joints: Dict[str, List[str]] = {}
+    for node in view.graph_def.node:
+        for text in node.input if node.op == "ConcatV2" else ():
+            joints.setdefault(f"{Edge.parse(text).node}:0", []).append(f"{node.name}:0")
+    return list(dict.fromkeys(end for one in leaving for end in joints.get(one, [one])))
 
 
 def _named(tensors: List[str]) -> Dict[str, str]:

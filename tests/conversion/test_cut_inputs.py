@@ -115,3 +115,13 @@ def test_an_infeed_of_several_cores_is_refused(tmp_path):
     path = saved(tmp_path, build)
     with pytest.raises(InputError, match="inside of a cluster: 2 cores have one each"):
         scored(tmp_path, path, {"x": "InfeedDequeueTuple:0"}, {"x": ROWS})
+
+
+def test_the_shards_of_several_cores_are_offered_as_the_batch_that_they_make():
+    with tf.Graph().as_default() as graph:
+        x = tf.placeholder(F32, [4, 3], name="x")
+        tf.tpu.batch_parallel(lambda x: [x * 2.0, x * 3.0], [x], num_shards=2)
+    assert candidates(graph.as_graph_def()) == (
+        {"x": "x:0"},
+        {"concat": "concat:0", "concat_1": "concat_1:0"},
+    )
