@@ -11,7 +11,7 @@ from batchinfer.done import what_is_done
 from batchinfer.errors import OutputConflictError, StorageError
 from batchinfer.lease import Heart, Lease, acquire
 from batchinfer.prepare import PreparedRun
-from batchinfer.run_folder import STATE, plan_name
+from batchinfer.run_folder import STATE, RunFolder, plan_name
 
 LOG = logging.getLogger("batchinfer")
 
@@ -40,6 +40,7 @@ def holding(prepared: PreparedRun, ttl_s: float) -> Iterator[Hold]:
         OutputConflictError: another run was started here since `prepare` looked.
     """
     lease = acquire(prepared.folder, ttl_s)
+    _remove_scratch(prepared.folder)
     heart = Heart(lease, ttl_s)
     heart.start()
     try:
@@ -62,16 +63,22 @@ def despite_storage(what: str) -> Iterator[None]:
         LOG.warning("could not %s: %s", what, error)
 
 
+def _remove_scratch(folder: RunFolder) -> None:
+    """Remove what killed writers left half written: on local disks, under names no reader sees.
+
+    Before the heart beats: it writes its beats there, too.
+    """
+    with despite_storage("remove what a killed writer left"):
+        for left in folder.store.list(folder.at(f"{STATE}/tmp")):
+            folder.store.delete(left.path)
+
+
 def _look_again(prepared: PreparedRun) -> PreparedRun:
     """What is done, now that nobody else hands out shards: the last holder's actors outlive it.
 
     That holder may even have begun after `prepare` looked, with the same run.
     """
     folder, listing = prepared.folder, prepared.folder.list()
-    with despite_storage("remove what a killed writer left"):
-        for name in listing:
-            if name.startswith(f"{STATE}/tmp/"):  # local disks; never a name that readers see
-                folder.store.delete(folder.at(name))
     done, adopted = what_is_done(folder, prepared.plan, prepared.fingerprint, listing)
     return replace(prepared, done=done, adopted=adopted)
 

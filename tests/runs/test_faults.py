@@ -8,6 +8,7 @@ import threading
 
 import numpy as np
 
+from batchinfer import hold
 from batchinfer.arrow import pq
 from batchinfer.errors import (
     StoppedError,
@@ -204,3 +205,16 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_run(score, tmp_path):
     (tmp_path / "out/_batchinfer/tmp/half").write_bytes(b"PAR1 and no more")
     score()
     assert os.listdir(str(tmp_path / "out/_batchinfer/tmp")) == []
+
+
+def test_what_the_heart_is_writing_is_not_taken_for_a_killed_writers(score, tmp_path, monkeypatch):
+    class Beating(hold.Heart):
+        def start(self):
+            scratch = tmp_path / "out/_batchinfer/tmp"
+            scratch.mkdir(parents=True, exist_ok=True)
+            (scratch / "beat").write_bytes(b"{")
+            super().start()
+
+    monkeypatch.setattr(hold, "Heart", Beating)
+    assert score()["exit_status"] == 0
+    assert os.listdir(str(tmp_path / "out/_batchinfer/tmp")) == ["beat"]
