@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, List
+from typing import Any, List, NamedTuple, Sequence
 
 import numpy as np
 
@@ -10,6 +10,13 @@ from batchinfer.tf1 import tf
 from conversion.graph import Edge
 
 SCOPE = "open_batch"
+
+
+class Frame(NamedTuple):
+    """A loop of TF 1, as its Enter nodes have it."""
+
+    name: bytes
+    parallel_iterations: int
 
 
 class BatchSize:
@@ -28,32 +35,46 @@ class BatchSize:
         self._dtype = tf.as_dtype(dtype)
         self._names = {node.name for node in graph_def.node}
 
-    def sized(self, shape: Any, times: int) -> str:
-        """A tensor like the array `shape`, with `times` the batch's rows as its first number."""
+    def sized(self, shape: Any, place: int, times: int) -> str:
+        """A tensor like the array `shape`, with `times` the batch's rows as one of its numbers."""
         rows = self._rows(shape.dtype)
         if times != 1:
-            rows = self.add("times", "Mul", [rows, self.const(np.array([times], shape.dtype))],
-                            T=shape.dtype).name  # fmt: skip
+            factor = self.const(np.array([times], shape.dtype))
+            rows = self.add("times", "Mul", [rows, factor], T=shape.dtype).name
         if shape.ndim == 0:
             no_dims = self.const(np.array([], np.int32))
             return str(
                 self.add("scalar", "Reshape", [rows, no_dims], T=shape.dtype, Tshape=np.int32).name
             )
-        return self.joined(rows, shape[1:]) if shape.size > 1 else rows
+        return self._around(rows, shape[:place], shape[place + 1 :])
 
-    def joined(self, rows: str, rest: Any) -> str:
-        """The vector `rows`, then the numbers of the array `rest`."""
-        inputs = [rows, self.const(rest), self.const(np.array(0, np.int32))]
-        made = self.add("shape", "ConcatV2", inputs, T=rest.dtype, Tidx=np.int32)
-        made.attr["N"].i = 2
+    def _around(self, rows: str, before: Any, after: Any) -> str:
+        """One vector: the numbers before, the rows, and the numbers after."""
+        parts = [part for part in (before, rows, after) if isinstance(part, str) or part.size]
+        if len(parts) == 1:
+            return rows
+        names = [part if isinstance(part, str) else self.const(part) for part in parts]
+        inputs = [*names, self.const(np.array(0, np.int32))]
+        made = self.add("shape", "ConcatV2", inputs, T=before.dtype, Tidx=np.int32)
+        made.attr["N"].i = len(names)
         return str(made.name)
 
-    def repeated(self, row: Any) -> str:
-        """An array of one row, repeated for each row of the batch."""
-        ones = np.ones(row.ndim - 1, np.int32)
-        many = self.joined(self._rows(ones.dtype), ones)
-        inputs = [self.const(row), many]
-        return str(self.add("rows", "Tile", inputs, T=row.dtype, Tmultiples=np.int32).name)
+    def repeated(self, slice_of: Any, dim: int) -> str:
+        """An array of size 1 in a dimension, repeated there for each row of the batch."""
+        before, after = np.ones(dim, np.int32), np.ones(slice_of.ndim - dim - 1, np.int32)
+        many = self._around(self._rows(before.dtype), before, after)
+        types = {"T": slice_of.dtype, "Tmultiples": np.int32}
+        return str(self.add("rows", "Tile", [self.const(slice_of), many], **types).name)
+
+    def entered(self, name: str, dtype: Any, frames: Sequence[Frame]) -> str:
+        """A tensor as the inside of loops reads it, from the outermost to the innermost."""
+        for frame in frames:
+            made = self.add("enter", "Enter", [name], T=dtype)
+            made.attr["frame_name"].s = frame.name
+            made.attr["parallel_iterations"].i = frame.parallel_iterations
+            made.attr["is_constant"].b = True
+            name = made.name
+        return name
 
     def const(self, value: Any) -> str:
         made = self.add("const", "Const", [], dtype=value.dtype)

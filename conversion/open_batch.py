@@ -13,25 +13,20 @@ import numpy as np
 
 from batchinfer.signature import Signature
 from batchinfer.tf1 import tf
+from conversion.baked_sizes import (
+    CALLS,
+    COUNTS,
+    ELEMENTS,
+    PLACEHOLDERS,
+    SIZES,
+    VALUES,
+    computed,
+    frames,
+)
 from conversion.batch_size import SCOPE, BatchSize
-from conversion.graph import Edge, copied
+from conversion.graph import CONTROL, Edge, copied
 from conversion.tensors import imported
 
-PLACEHOLDERS = ("Placeholder", "PlaceholderV2", "PlaceholderWithDefault")
-CALLS = ("If", "StatelessIf", "While", "StatelessWhile")
-# Ops that take the shape of their result, or how far it reaches, as a tensor: which input.
-SHAPED = {
-    "Fill": 0,
-    "BroadcastTo": 1,
-    "Tile": 1,
-    "Slice": 2,
-    "StridedSlice": 2,
-    "Conv2DBackpropInput": 0,
-    "Conv3DBackpropInputV2": 0,
-    "DepthwiseConv2dNativeBackpropInput": 0,
-    "ScatterNd": 2,
-    "Range": 1,
-}
 Choose = Callable[[Sequence[int], int], Optional[int]]
 
 
@@ -42,19 +37,26 @@ def attempts(graph_def: Any, signature: Signature) -> Iterator[Tuple[str, Any]]:
         signature: of the graph; its batch is fixed.
     """
     rows = signature.fixed_batch_rows or 1
-    for what, choose, everything in (
-        ("inputs", None, False),
-        ("inputs and reshapes", leading, False),
-        ("inputs and reshapes of any dimension", exact, False),
-        ("inputs, reshapes, sizes and constants", leading, True),
-        ("inputs, reshapes of any dimension, sizes and constants", exact, True),
+    tried: Set[bytes] = set()
+    for what, choose, sizes, counts in (
+        ("inputs", None, False, False),
+        ("inputs and reshapes", leading, False, False),
+        ("inputs and reshapes of any dimension", exact, False, False),
+        ("inputs, reshapes, sizes and constants", leading, True, False),
+        ("inputs, reshapes of any dimension, sizes and constants", exact, True, False),
+        ("inputs, reshapes, sizes, constants and counts", leading, True, True),
+        ("inputs, reshapes of any dimension, sizes, constants and counts", exact, True, True),
     ):
         attempt = _Attempt(graph_def, signature, rows)
         attempt.open_inputs()
         opened = attempt.open_reshapes(choose) if choose else 1
-        if everything:
-            opened = attempt.open_sizes() + attempt.open_constants()
-        if opened:
+        if sizes:
+            opened = attempt.open_sizes(choose or leading) + attempt.open_constants()
+        if counts:
+            opened = attempt.open_counts()
+        made = attempt.graph_def.SerializeToString(deterministic=True)
+        if opened and made not in tried:
+            tried.add(made)
             yield what, attempt.graph_def
 
 
@@ -84,9 +86,10 @@ class _Attempt:
         dtype = tf.as_dtype(first.dtype)
         self._size = BatchSize(self.graph_def, self._inputs[0], dtype)
         self._dependent = self._depends_on_inputs()
+        self._frames = frames(self._graph)
 
     def open_inputs(self) -> None:
-        """The first dimension of the inputs, and of what loops and branches declare."""
+        """The first dimension of the inputs, and of what loops and tensor arrays declare."""
         names = {edge.node for edge in self._inputs}
         for node in self.graph_def.node:
             shapes: List[Any] = []
@@ -94,6 +97,8 @@ class _Attempt:
                 shapes = [node.attr["shape"].shape]
             elif node.op in CALLS:
                 shapes = list(node.attr["output_shapes"].list.shape)
+            elif node.op.startswith("TensorArray") and "element_shape" in node.attr:
+                shapes = [node.attr["element_shape"].shape]
             for shape in shapes:
                 if shape.dim and shape.dim[0].size == self._rows:
                     shape.dim[0].size = -1
@@ -109,45 +114,89 @@ class _Attempt:
             place = choose(dims, self._rows) if dims else None
             if place is not None and shape[place] != -1:
                 dims[place] = -1
-                node.input[1] = self._size.const(np.array(dims, shape.dtype))
+                made = self._size.const(np.array(dims, shape.dtype))
+                self._replace(node, 1, made, shape.dtype)
                 count += 1
         return count
 
-    def open_sizes(self) -> int:
-        """Put the rows of the moment where a constant size begins with the batch; how many."""
+    def open_sizes(self, choose: Choose) -> int:
+        """Put the rows of the moment where a constant size holds the batch; how many."""
         count = 0
-        for node in self._nodes(*SHAPED):
-            index = SHAPED[node.op]
-            size = self._baked(node, index)
-            if size is None or not size.size or size.ndim > 1:
-                continue
-            first = int(size.reshape(-1)[0])
+        for node, index, size in self._constants(SIZES, most_dims=1):
+            place = choose([int(number) for number in size.reshape(-1)], self._rows)
             cuts = node.op in ("Slice", "StridedSlice")
-            if first > 0 and first % self._rows == 0 and (node.name in self._dependent or not cuts):
-                node.input[index] = self._size.sized(size, first // self._rows)
+            if place is not None and (node.name in self._dependent or not cuts):
+                times = int(size.reshape(-1)[place]) // self._rows
+                self._replace(node, index, self._size.sized(size, place, times), size.dtype)
+                count += 1
+        for node, index, size in self._constants(ELEMENTS, most_dims=1):
+            if size.ndim == 1 and size[0] == self._rows:
+                made = self._size.const(np.append([-1], size[1:]).astype(size.dtype))
+                self._replace(node, index, made, size.dtype)
                 count += 1
         return count
+
+    def open_counts(self) -> int:
+        """Put the rows of the moment where a number of elements or steps is the batch."""
+        count = 0
+        numbers = list(self._constants(COUNTS, most_dims=0))
+        for node in self._nodes("While", "StatelessWhile"):
+            ends = {node.op: tuple(range(len(node.attr["T"].list.type)))}
+            numbers += [found for found in self._constants(ends, most_dims=0) if found[0] is node]
+        for node, index, number in numbers:
+            if number.dtype.kind == "i" and int(number) == self._rows:
+                self._replace(node, index, self._size.sized(number, 0, 1), number.dtype)
+                count += 1
+        return count
+
+    def _constants(self, ops: Any, most_dims: int) -> Iterator[Tuple[Any, int, Any]]:
+        """Inputs of ops that are constants: the node, which of its inputs, and the value."""
+        for node in self._nodes(*ops):
+            for index in ops[node.op]:
+                value = self._baked(node, index)
+                if value is not None and value.size and value.ndim <= most_dims:
+                    yield node, index, value
 
     def open_constants(self) -> int:
-        """Repeat the row of a constant whose rows are all alike, such as a zero state."""
-        tiled: Dict[Edge, str] = {}
+        """Repeat what is the same for each row of a constant, such as a zero state; how many."""
+        tiled: Dict[Edge, Tuple[str, Any]] = {}
+        readers = self._readers()
         for node in self._nodes("Const"):
-            shape = node.attr["value"].tensor.tensor_shape.dim
-            if len(shape) < 2 or shape[0].size != self._rows:
+            sizes = [dim.size for dim in node.attr["value"].tensor.tensor_shape.dim]
+            if self._rows not in sizes or (len(sizes) == 1 and not readers[node.name] <= VALUES):
                 continue
             value = tf.make_ndarray(node.attr["value"].tensor)
-            if bool((value == value[:1]).all()):
-                tiled[Edge(node.name, 0)] = self._size.repeated(value[:1])
-        for node in self.graph_def.node:
-            if not node.name.startswith(SCOPE):
-                node.input[:] = [tiled.get(Edge.parse(text), text) for text in node.input]
+            dim = sizes.index(self._rows)
+            first = value.take([0], axis=dim)
+            if bool((value == first).all()):
+                tiled[Edge(node.name, 0)] = (self._size.repeated(first, dim), value.dtype)
+        for node in self._nodes():
+            for index, text in enumerate(node.input):
+                if Edge.parse(text) in tiled:
+                    name, dtype = tiled[Edge.parse(text)]
+                    self._replace(node, index, name, dtype)
         return len(tiled)
 
+    def _replace(self, node: Any, index: int, name: str, dtype: Any) -> None:
+        """Put a tensor of the main graph in the place of an input, in whatever loop that is."""
+        node.input[index] = self._size.entered(name, dtype, self._frames.get(node.name, ()))
+
+    def _readers(self) -> Dict[str, Set[str]]:
+        """The ops that read each node."""
+        found: Dict[str, Set[str]] = {node.name: set() for node in self.graph_def.node}
+        for node in self.graph_def.node:
+            for text in node.input:
+                edge = Edge.parse(text)
+                if edge.index != CONTROL:
+                    found[edge.node].add(node.op)
+        return found
+
     def _nodes(self, *ops: str) -> List[Any]:
+        """The graph's own nodes of these ops, of any op without one."""
         return [
             node
             for node in self.graph_def.node
-            if node.op in ops and not node.name.startswith(SCOPE)
+            if (not ops or node.op in ops) and not node.name.startswith(SCOPE)
         ]
 
     def _depends_on_inputs(self) -> Set[str]:
@@ -170,7 +219,9 @@ class _Attempt:
         edge = Edge.parse(node.input[index])
         if edge.node in self._dependent or edge.node.startswith(SCOPE):
             return None
-        return tf.get_static_value(self._graph.get_tensor_by_name(f"{edge.node}:{edge.index}"))
+        tensor = self._graph.get_tensor_by_name(f"{edge.node}:{edge.index}")
+        value = tf.get_static_value(tensor)
+        return computed(tensor) if value is None else value
 
     def _whole_shape(self, node: Any, shape: Any) -> List[int]:
         """The result's dimensions in the graph as it was; [] when one is not known."""

@@ -12,6 +12,7 @@ from batchinfer.signature import Signature
 from batchinfer.tf1 import tf
 from conversion import batch_probe
 from conversion.batch_probe import OPEN_ROWS, Batch, Rows, Run, short
+from conversion.function_names import with_own_functions
 from conversion.integer_bounds import integer_bounds
 from conversion.lowering import Lowered
 from conversion.open_batch import attempts
@@ -134,7 +135,8 @@ def _tried(
     try:
         opened = replace(lowered, graph_def=graph_def, signature=_signature(lowered, graph_def))
         scope = f"attempt_{number}"
-        tf.import_graph_def(graph_def, _shared(session.graph, graph_def), name=scope)
+        beside = with_own_functions(graph_def, scope)
+        tf.import_graph_def(beside, _shared(session.graph, beside), name=scope)
         run = _runs(session, lowered.signature, scope + "/")
         good, problem = batch_probe.other_sizes(run, rows, size)
         return good, problem, opened

@@ -147,6 +147,22 @@ def time_major(x, w):
     return tf.reduce_mean(tf.reshape(x, [8, ROWS, 3, 2]), axis=[0, 2])
 
 
+def per_row(x, w):
+    """tf.map_fn counts the rows, numbers them, and makes arrays of as many elements."""
+    return tf.map_fn(lambda row: tf.reduce_sum(row * w, axis=1), x) + tf.matmul(x, w)
+
+
+def inside_a_loop(x, w):
+    """A reshape and a constant with the batch in them, within the loop; time comes first."""
+
+    def step(i, s):
+        s = tf.reshape(tf.tanh(tf.matmul(s[0], w)), [1, ROWS, 6])
+        return i + 1, tf.where(tf.fill([1, ROWS, 6], True), s, tf.zeros([1, ROWS, 6]))
+
+    _, s = tf.while_loop(lambda i, s: i < 3, step, [0, tf.expand_dims(x, 0)])
+    return tf.reshape(s, [ROWS, 6])
+
+
 @pytest.mark.parametrize(
     "compute, opened",
     [
@@ -154,6 +170,8 @@ def time_major(x, w):
         (heads, "inputs and reshapes"),
         (time_major, "inputs and reshapes of any dimension"),
         (recurrent, "inputs, reshapes, sizes and constants"),
+        (inside_a_loop, "inputs, reshapes, sizes and constants"),
+        (per_row, "inputs, reshapes, sizes, constants and counts"),
     ],
 )
 def test_a_traced_batch_is_opened_where_every_size_gives_the_same_rows(tmp_path, compute, opened):

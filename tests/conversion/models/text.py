@@ -50,17 +50,17 @@ TEXT = [
         file_params={"use_bfloat16": True},
     ),
     Model("albert", albert, every_form("fixed")),
-    Model("lstm", lstm, every_form("fixed", rewrite="fixed")),
+    Model("lstm", lstm, every_form("fixed")),
     Model(
         "lstm_functions",
         lstm,
-        on_tpu_only("fixed", rewrite="fixed"),
+        on_tpu_only("fixed"),
         tpu_params={"control_flow_v2": True},
     ),
     Model(
         "lstm_bfloat16",
         lstm,
-        {**on_tpu_only("fixed", rewrite="fixed"), "model_fn": Form()},
+        {**on_tpu_only("fixed"), "model_fn": Form()},
         tpu_params={"use_bfloat16": True},
         file_params={"use_bfloat16": True},
     ),
@@ -76,5 +76,5 @@ TEXT = [
         {**every_form("fixed"), "rewrite": EMBEDDING, "replicate": EMBEDDING},
     ),
     Model("ncf", ncf, every_form("fixed")),
-    Model("wide", wide, every_form("fixed", rewrite="fixed")),
+    Model("wide", wide, every_form("fixed", rewrite="fixed")),  # strings are not made up
 ]

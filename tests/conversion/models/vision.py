@@ -22,14 +22,12 @@ EXACT = {
     "model_fn": Form(),
     **ALONE,
 }
-# The order of boxes from non-maximum suppression is padded to the batch it was traced with.
-SUPPRESSED = {**EXACT, "rewrite": Form(batch="fixed")}
 ROUNDED = variant(resnet, optimizer="lars", precision="bfloat16", **resnet.ROUNDED)
 
 VISION = [
     Model("resnet", resnet, EXACT),
     Model("efficientnet", efficientnet, EXACT, weights="raw"),
     Model("dilated", dilated, EXACT),
-    Model("detector", detector, SUPPRESSED),
-    Model("detector_loop", variant(detector, suppression="loop"), SUPPRESSED),
+    Model("detector", detector, EXACT),
+    Model("detector_loop", variant(detector, suppression="loop"), EXACT),
 ]
