@@ -209,14 +209,20 @@ def first_that_runs(candidates: List[Draw], run: Run) -> Tuple[Optional[Draw], s
 
 
 def flat_outputs(outputs: Mapping[str, Any]) -> List[str]:
-    """Outputs that say the same of every row, or hold values that are not finite."""
-    flat = []
-    for name, value in sorted(outputs.items()):
-        value = np.asarray(value)
-        same = value.ndim > 0 and len(value) > 1 and bool(np.all(value == value[:1]))
-        if same or (value.dtype.kind == "f" and not np.isfinite(value).all()):
-            flat.append(name)
-    return flat
+    """Outputs that say the same of every row, or hold values that are not finite.
+
+    One class or flag for every row is no wonder where the scores behind it differ: such outputs
+    are only named where no floats tell rows apart.
+    """
+    arrays = {name: np.asarray(value) for name, value in sorted(outputs.items())}
+    flat = [name for name, array in arrays.items() if _is_flat(array)]
+    floats = {name for name, array in arrays.items() if array.dtype.kind == "f"}
+    return [name for name in flat if name in floats] if floats - set(flat) else flat
+
+
+def _is_flat(array: Any) -> bool:
+    same = array.ndim > 0 and len(array) > 1 and bool(np.all(array == array[:1]))
+    return same or (array.dtype.kind == "f" and not bool(np.isfinite(array).all()))
 
 
 def _repeated(draw: Draw, rows: int) -> Draw:

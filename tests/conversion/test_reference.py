@@ -190,6 +190,9 @@ def test_the_first_inputs_that_tell_rows_apart_are_taken():
 def test_outputs_that_say_the_same_of_every_row_prove_little():
     outputs = {"a": np.ones((3, 2)), "b": np.arange(3), "c": np.array([1.0, np.nan, 2.0])}
     assert flat_outputs(outputs) == ["a", "c"]
+    classes, scores = np.zeros(3, np.int64), np.array([[0.9], [0.8], [0.7]])
+    assert flat_outputs({"classes": classes, "scores": scores}) == []
+    assert flat_outputs({"classes": classes, "scores": scores * 0}) == ["classes", "scores"]
 
 
 # Whole conversions -------------------------------------------------------------------------
@@ -287,3 +290,23 @@ def test_what_cannot_be_made_up_leaves_the_bundle_unproven_with_the_reason(tmp_p
     assert "nothing proves this bundle: input words takes strings" in result["warnings"][0]
     assert result["batch"]["rows_independent"] is None
     assert proof.read_given(ConvertOptions("m", "b", reference="none")) is None
+
+
+def test_a_float16_bundle_is_compared_with_its_float32_twin_as_well(artifacts, tmp_path):
+    asked = options(artifacts, "tpu_float32", tmp_path / "b", precision="float16", target="cpu")
+    result = convert(asked)
+    manifest = Bundle.open(str(tmp_path / "b")).manifest
+    twin = manifest["parity_float32"]
+    assert (result["parity"]["passed"], twin["passed"]) == (True, True)
+    assert (twin["atol"], twin["tolerance_why"]) == (1e-3, "default for float16")
+    # Both sides of the second are bundles; their difference is what half precision does.
+    assert 1e-5 < twin["outputs"]["probabilities"]["max_absdiff"] < 2e-3
+    assert "compared with the float32 bundle of the same source" in result["report"]
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
+def test_a_float16_bundle_that_is_too_far_from_its_twin_is_not_written(artifacts, tmp_path):
+    changes = {"precision": "float16", "target": "cpu", "tolerance": Tolerance(1e-6, 0.0)}
+    with pytest.raises(ParityError, match="FAILED"):
+        convert(options(artifacts, "tpu_float32", tmp_path / "b", **changes))
+    assert list(tmp_path.iterdir()) == []
