@@ -14,6 +14,7 @@ with warnings.catch_warnings():  # TensorFlow 1.15 warns while it is imported
     from batchinfer.tf1 import tf
 
 from tests.conversion import tpu_models
+from tests.conversion.models.harness import Workshop
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +59,9 @@ def reference_file(artifacts, reference):
     path = os.path.join(artifacts.folder, "reference.npz")
     np.savez(path, **arrays)
     return path
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory):
+    """By model: its checkpoint and forms, made once."""
+    return Workshop(str(tmp_path_factory.mktemp("models"))).prepare

@@ -9,7 +9,6 @@ import pytest
 from batchinfer.bundle import Bundle
 from batchinfer.errors import InputError
 from tests.conversion.models import scoring
-from tests.conversion.models.harness import Workshop
 from tests.conversion.models.text import TEXT
 from tests.conversion.models.vision import VISION
 
@@ -20,12 +19,6 @@ REFUSED = [case for case in CASES if case[0].forms[case[1]].refused]
 
 def cases(chosen):
     return [pytest.param(model, form, id=f"{model.name}-{form}") for model, form in chosen]
-
-
-@pytest.fixture(scope="session")
-def prepared(tmp_path_factory):
-    """Each model's checkpoint and forms, made once."""
-    return Workshop(str(tmp_path_factory.mktemp("models"))).prepare
 
 
 @pytest.mark.parametrize("model, form", cases(CONVERTED))

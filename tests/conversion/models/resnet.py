@@ -23,7 +23,6 @@ FEATURES = {"image": ("float32", (SIDE, SIDE, 3))}
 def params():
     return {
         "precision": "float32",
-        "optimizer": "momentum",
         "mean_rgb": MEAN_RGB,
         "stddev_rgb": STDDEV_RGB,
     }
@@ -112,12 +111,9 @@ def logits_of(features, training, params):
 
 
 def optimizer(params):
-    if params["optimizer"] == "lars":
-        from tensorflow.contrib.opt.python.training import lars_optimizer
+    from tensorflow.contrib.opt.python.training import lars_optimizer
 
-        made = lars_optimizer.LARSOptimizer(0.1, skip_list=["batch_normalization", "bias"])
-    else:
-        made = tf.train.MomentumOptimizer(0.01, momentum=0.9, use_nesterov=True)
+    made = lars_optimizer.LARSOptimizer(0.1, skip_list=["batch_normalization", "bias"])
     return tf.tpu.CrossShardOptimizer(made) if params["use_tpu"] else made
 
 
