@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any, Dict, FrozenSet, List, NamedTuple, Sequence, Set
 
 from batchinfer.errors import ConversionError
+from conversion.always_run import always_run
 from conversion.clusters import BOOKKEEPING, CLUSTER, METADATA
-from conversion.frames import EXITS, behind, guarded
+from conversion.frames import behind
 from conversion.functions import ARGUMENT, RESULT, free_name
 from conversion.graph import CONTROL, Edge
 from conversion.inventory import RANDOM
@@ -191,10 +192,7 @@ class CallSite:
             if _is_stateful(node.op) and not node.op.startswith(WITHOUT_EFFECT)
         ]
         read = {Edge.parse(text).node for node in body for text in node.input}
-        inside = guarded(body) if stateful else set()
-        ends = behind(body, stateful) - read
-        joined = [node.name for node in self._inner if node.op in ("Merge",) + EXITS]
-        ends = {name for name in ends if name not in inside or name in joined}
+        ends = (behind(body, stateful) - read) & always_run(body) if stateful else set()
         without = {node.name for node in self._inner if node.op.startswith(WITHOUT_EFFECT)}
         found = dict.fromkeys(listed + [node.name for node in self._inner if node.name in ends])
         return [name for name in found if name in self._names and name not in without]

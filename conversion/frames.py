@@ -23,14 +23,14 @@ def guarded(nodes: Iterable[Any]) -> Set[str]:
 
 def behind(nodes: Iterable[Any], names: Iterable[str]) -> Set[str]:
     """The nodes of some names, and all that need them, also through control edges."""
-    readers = _readers(list(nodes))
+    read_by = readers(nodes)
     found: Set[str] = set()
     waiting = list(names)
     while waiting:
         name = waiting.pop()
         if name not in found:
             found.add(name)
-            waiting += readers.get(name, ())
+            waiting += read_by.get(name, ())
     return found
 
 
@@ -42,7 +42,7 @@ def frame_stacks(nodes: Iterable[Any]) -> Dict[str, Tuple[str, ...]]:
     """
     nodes = list(nodes)
     by_name = {node.name: node for node in nodes}
-    readers = _readers(nodes)
+    read_by = readers(nodes)
     found: Dict[str, Tuple[str, ...]] = {}
     waiting: List[Tuple[str, Tuple[str, ...]]] = [
         (node.name, ()) for node in nodes if not node.input
@@ -56,13 +56,14 @@ def frame_stacks(nodes: Iterable[Any]) -> Dict[str, Tuple[str, ...]]:
         if node.op in ENTERS:
             found[name] = outside + (node.attr["frame_name"].s.decode(),)
         inside = found[name][:-1] if node.op in EXITS else found[name]
-        waiting += [(reader, inside) for reader in readers.get(name, ())]
+        waiting += [(reader, inside) for reader in read_by.get(name, ())]
     return found
 
 
-def _readers(nodes: List[Any]) -> Dict[str, List[str]]:
-    readers: Dict[str, List[str]] = {}
+def readers(nodes: Iterable[Any]) -> Dict[str, List[str]]:
+    """Names of the nodes that read each node, once per edge."""
+    found: Dict[str, List[str]] = {}
     for node in nodes:
         for text in node.input:
-            readers.setdefault(Edge.parse(text).node, []).append(node.name)
-    return readers
+            found.setdefault(Edge.parse(text).node, []).append(node.name)
+    return found

@@ -81,6 +81,7 @@ class SourceGraph:
             else:
                 self._restore(source, lowered, converted)
                 self.how = "TPU ops bypassed, variables read from the checkpoint by name"
+            self._outputs = {name: self._value(one) for name, one in chosen.outputs.items()}
         if widen:
             self.how += ", bfloat16 widened to float32"
 
@@ -91,6 +92,13 @@ class SourceGraph:
         assets = {one.tensor: one.path for one in tables.assets(source, lowered.graph_def)}
         ops = [self._graph.get_operation_by_name(name) for name in lowered.initialisers]
         self._session.run(ops, assets)
+
+    def _value(self, name: str) -> Any:
+        """The tensor of an output; of a resource variable, what it holds."""
+        tensor = self._graph.get_tensor_by_name(name)
+        if tensor.op.type != "VarHandleOp":
+            return tensor
+        return tf.raw_ops.ReadVariableOp(resource=tensor, dtype=tensor.op.get_attr("dtype"))
 
     def run(self, inputs: Mapping[str, Any], batch_rows: Optional[int]) -> Dict[str, Any]:
         """All rows in batches of `batch_rows`, the last one padded; None runs them at once."""
@@ -111,13 +119,12 @@ class SourceGraph:
             for name, rows in inputs.items()
             for fetched, array in self._fed(name, rows).items()
         }
-        outputs = {name: tensor(fetched) for name, fetched in self._chosen.outputs.items()}
         limit = tf.RunOptions(timeout_in_ms=TIMEOUT_S * 1000)
 
         def run(fetches: Any, fed: Any) -> Any:
             return self._session.run(fetches, fed, options=limit)
 
-        return dict(ReplicaRuns(list(outputs.values())).fetch(run, outputs, feeds))
+        return dict(ReplicaRuns(list(self._outputs.values())).fetch(run, self._outputs, feeds))
 
     def _fed(self, name: str, rows: Any) -> Dict[str, Any]:
         """By tensor name: the rows, or the three arrays of a SparseTensor that holds them."""

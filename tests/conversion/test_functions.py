@@ -171,6 +171,27 @@ def test_two_calls_of_a_function_with_a_loop_go_round_apart():
     assert computed(lambda x: one(x) + one(x * 3.0)) == [32 + 48, 64 + 96, 96 + 144, 128 + 192]
 
 
+def test_a_result_waits_for_no_effect_that_may_not_come():
+    """In the branch of a branch, and behind a loop of a loop that nothing reads."""
+    from tensorflow.python.framework import function
+
+    def checked(x):
+        with tf.control_dependencies([tf.Assert(x[0] > 0, [x])]):
+            return x * 2
+
+    @function.Defun(F32)
+    def looped(a):
+        tf.cond(a[0] > 9, lambda: tf.cond(a[0] > 99, lambda: checked(a), lambda: a), lambda: a)
+
+        def outer(i, x):
+            tf.while_loop(lambda j, _: j < 2, lambda j, y: (j + 1, checked(y)), [0, x])
+            return i + 1, x + 1
+
+        return tf.while_loop(lambda i, _: i < 2, outer, [0, a])[1]
+
+    assert computed(looped) == [3.0, 4.0, 5.0, 6.0]
+
+
 def test_a_call_that_takes_no_tensor_waits_for_what_it_waited_for():
     before = graph(
         const("bad", False, tf.bool),
