@@ -92,12 +92,12 @@ def copy_seconds(prefix: str, folder: str) -> tuple[float, float]:
 def carry(prefix: str, out: str) -> None:
     """Copy the variables as conversion does; print seconds and peak memory."""
     from batchinfer.bundle import describe_files
-    from conversion.checkpoint import read_specs
-    from conversion.matching import assign
-    from conversion.names import NO_RULES
     from conversion.source import open_source
-    from conversion.specs import GraphVariable
-    from conversion.variable_copy import copy_variables
+    from conversion.weights.checkpoint import read_specs
+    from conversion.weights.matching import assign
+    from conversion.weights.names import NO_RULES
+    from conversion.weights.specs import GraphVariable
+    from conversion.weights.variable_copy import copy_variables
 
     tf.constant(0)  # loads what the first op loads
     began, cpu = time.perf_counter(), cpu_seconds()

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from batchinfer.tf1 import tf
-from conversion import matching, names
-from conversion.checkpoint import read_specs
-from conversion.graph import every_node
+from conversion.graphs.graph import every_node
 from conversion.source import Source
 from conversion.tf_internals import attr_value
+from conversion.weights import matching, names
+from conversion.weights.checkpoint import read_specs
 
 INFEED = ("InfeedDequeueTuple", "InfeedDequeue")
 OUTFEED = ("OutfeedEnqueueTuple", "OutfeedEnqueue")

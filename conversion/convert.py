@@ -12,18 +12,18 @@ import batchinfer
 from batchinfer.bundle import Bundle, write_bundle
 from batchinfer.staged import refuse_existing, staged
 from batchinfer.tf1 import CONTRIB_OPS, tf
-from conversion.graph import every_node
-from conversion.keras_model import keras_source, maker_of
-from conversion.keras_weights import is_h5
+from conversion.code.keras_model import keras_source, maker_of
+from conversion.code.keras_weights import is_h5
+from conversion.code.model_fn import model_source
+from conversion.graphs.graph import every_node
 from conversion.lowering import Lowered, Request, lower, num_nodes
 from conversion.model_files import write_model
-from conversion.model_fn import model_source
-from conversion.names import Rules
 from conversion.options import ConvertOptions, ModelCode
-from conversion.proof import Proof, prove, read_given, require
-from conversion.rules import read_rules
+from conversion.proof.prove import Proof, prove, read_given, require
 from conversion.source import Source, open_source, tags_of
-from conversion.training_checkpoint import plan_training, training_folder
+from conversion.weights.names import Rules
+from conversion.weights.rules import read_rules
+from conversion.weights.training_checkpoint import plan_training, training_folder
 
 
 def convert(options: ConvertOptions) -> Dict[str, Any]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import Optional
 
-from conversion.candidates import flags_for
+from conversion.graphs.candidates import flags_for
+from conversion.graphs.tensors import Tensors
 from conversion.lowering import Request
 from conversion.source import Source
-from conversion.tensors import Tensors
 
 
 def command_for(

@@ -9,15 +9,16 @@ from typing import Any, Dict, List, Mapping, Optional, Tuple
 from batchinfer.errors import InputError
 from batchinfer.signature import Signature
 from batchinfer.tf1 import tf
-from conversion import inventory, matching, names, tables, tensors
-from conversion.candidates import candidates
-from conversion.checkpoint import read_specs, require_files
 from conversion.convert_command import command_for
-from conversion.graph import Edge, GraphView, every_node
+from conversion.graphs import inventory, tables, tensors
+from conversion.graphs.candidates import candidates
+from conversion.graphs.graph import Edge, GraphView, every_node
 from conversion.lowering import Request, require_whole, variables_of
 from conversion.source import KINDS, Source, tags_of
-from conversion.specs import Assignment
 from conversion.surgery import REWRITES, operate, sweep
+from conversion.weights import matching, names
+from conversion.weights.checkpoint import read_specs, require_files
+from conversion.weights.specs import Assignment
 
 KEPT = "kept"
 NOT_NEEDED = "not needed by the outputs"

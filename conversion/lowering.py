@@ -8,13 +8,15 @@ from typing import Any, Mapping, Optional, Tuple
 
 from batchinfer.errors import InputError
 from batchinfer.signature import Signature
-from conversion import contents, inventory, matching, names, tables, tensors, variables
-from conversion.candidates import looks_like_training
-from conversion.checkpoint import read_specs, require_files
-from conversion.graph import Edge
-from conversion.host_ops import HostOp, host_ops
+from conversion import contents
+from conversion.graphs import inventory, tables, tensors
+from conversion.graphs.candidates import looks_like_training
+from conversion.graphs.graph import Edge
+from conversion.graphs.host_ops import HostOp, host_ops
 from conversion.source import KINDS, Source
 from conversion.surgery import Applied, operate
+from conversion.weights import matching, names, variables
+from conversion.weights.checkpoint import read_specs, require_files
 
 
 @dataclass(frozen=True)

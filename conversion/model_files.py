@@ -11,10 +11,10 @@ from batchinfer.scorer import DEFAULT_BATCH_ROWS, Scorer
 from batchinfer.signature import Signature
 from batchinfer.tf1 import tf
 from conversion import saved_model
+from conversion.graphs.tensors import imported
 from conversion.lowering import Lowered
 from conversion.source import Source
-from conversion.tensors import imported
-from conversion.variable_copy import copy_variables
+from conversion.weights.variable_copy import copy_variables
 
 VARIABLES = os.path.join("variables", "variables")
 

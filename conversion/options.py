@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import List, Mapping, Optional, Tuple
 
 from batchinfer.errors import InputError
-from conversion.tolerance import Tolerance
+from conversion.proof.tolerance import Tolerance
 
 PRECISIONS = ("float32", "float16")
 TARGETS = ("gpu", "cpu")

@@ -8,9 +8,9 @@ from typing import Any, Dict, Iterable, List, Sequence, Tuple
 
 from batchinfer.signature import Signature, TensorSpec
 from batchinfer.tf1 import tf
-from conversion.tables import Asset
+from conversion.graphs.tables import Asset
 from conversion.tf_internals import AssetFileDef, SavedModel, VariableDef
-from conversion.variables import variable_name
+from conversion.weights.variables import variable_name
 
 SCHEMA_VERSION = 1  # saved_model_schema_version of tensorflow/python/saved_model/constants.py
 MAIN_OP = "saved_model_main_op"  # the collection in which loaders of 1.x and 2.x look for it

@@ -12,10 +12,10 @@ from google.protobuf.message import DecodeError
 
 from batchinfer.errors import InputError
 from batchinfer.tf1 import tf
-from conversion.checkpoint import checkpoint_files, find_checkpoint
-from conversion.object_checkpoint import with_object_names
 from conversion.options import ModelCode
 from conversion.tf_internals import SavedModel
+from conversion.weights.checkpoint import checkpoint_files, find_checkpoint
+from conversion.weights.object_checkpoint import with_object_names
 
 SERVE, TPU = tf.saved_model.SERVING, "tpu"
 READ_BYTES = 1 << 20

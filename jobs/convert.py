@@ -13,7 +13,7 @@ import argparse
 from typing import Any, Dict, Optional
 
 from conversion.options import MODES, PRECISIONS, TARGETS, WEIGHTS, ConvertOptions, ModelCode
-from conversion.tolerance import DEFAULT_ATOL, DEFAULT_RTOL, Tolerance
+from conversion.proof.tolerance import DEFAULT_ATOL, DEFAULT_RTOL, Tolerance
 from jobs.command import Parser, pairs, run
 
 

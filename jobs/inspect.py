@@ -30,7 +30,7 @@ def call(flags: argparse.Namespace) -> Dict[str, Any]:
     from conversion.inspection import inspect
     from conversion.inspection_text import as_text
     from conversion.lowering import Request
-    from conversion.rules import read_rules
+    from conversion.weights.rules import read_rules
 
     options = ConvertOptions(flags.source, out="", checkpoint=flags.checkpoint, code=code_of(flags))
     request = Request(

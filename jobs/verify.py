@@ -32,7 +32,7 @@ def read(argv: Any = None) -> argparse.Namespace:
 
 
 def call(flags: argparse.Namespace) -> Dict[str, Any]:
-    from conversion.verify import verify
+    from conversion.proof.verify import verify
 
     report = verify(flags.bundle, tolerance_of(flags), flags.batch_rows)
     status = EXIT_OK if report.passed else EXIT_GAVE_UP

@@ -10,9 +10,9 @@ import pytest
 
 from batchinfer.bundle import Bundle, write_bundle
 from batchinfer.errors import InputError
-from conversion.golden import MAX_ROWS, read_golden, write_golden
-from conversion.tolerance import Tolerance
-from conversion.verify import verify
+from conversion.proof.golden import MAX_ROWS, read_golden, write_golden
+from conversion.proof.tolerance import Tolerance
+from conversion.proof.verify import verify
 from jobs.verify import call, read
 from tests.support import tiny
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Iterable, Tuple
 
-from conversion import functions
-from conversion.graph import GraphView, check
+from conversion.graphs import functions
+from conversion.graphs.graph import GraphView, check
 from conversion.surgery import (
     constant_branches,
     cross_replica,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Set, Tuple
 
 from batchinfer.tf1 import tf
-from conversion.constants import constant_value
-from conversion.graph import CONTROL, Edge, GraphView, copied, with_nodes
+from conversion.graphs.constants import constant_value
+from conversion.graphs.graph import CONTROL, Edge, GraphView, copied, with_nodes
 from conversion.surgery.rewrite import Rewrite, become_identity
 
 CALLS = {"If": "StatefulPartitionedCall", "StatelessIf": "PartitionedCall"}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Dict, List, Optional, Tuple
 
 from batchinfer.tf1 import tf
-from conversion.clusters import COLLECTIVES
-from conversion.constants import constant_value
-from conversion.functions import free_name
-from conversion.graph import Edge, GraphView, with_nodes
+from conversion.graphs.clusters import COLLECTIVES
+from conversion.graphs.constants import constant_value
+from conversion.graphs.functions import free_name
+from conversion.graphs.graph import Edge, GraphView, with_nodes
 from conversion.surgery.replicas import NUM_REPLICAS, ORIGIN, REPLICA
 from conversion.surgery.rewrite import Rewrite, become_identity
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Mapping, Set, Tuple
 
-from conversion.graph import CONTROL, Edge, GraphView, with_nodes
+from conversion.graphs.graph import CONTROL, Edge, GraphView, with_nodes
 from conversion.surgery.rewrite import Rewrite
 
 OPS = (

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any, List, Optional, Tuple
 
 from batchinfer.tf1 import tf
-from conversion.graft import Site, graft
-from conversion.graph import GraphView
+from conversion.graphs.graft import Site, graft
+from conversion.graphs.graph import GraphView
+from conversion.graphs.xla import dims
 from conversion.surgery.rewrite import Rewrite
 from conversion.tf_internals import attr_value
-from conversion.xla import dims
 
 OP = "DepthwiseConv2dNative"
 

@@ -7,13 +7,13 @@ from typing import Any, Dict, List, Set, Tuple
 import numpy as np
 
 from batchinfer.tf1 import tf
-from conversion.graph import CONTROL, Edge, GraphView, copied, with_nodes
-from conversion.half import FLOAT16, FLOAT32, LARGEST, Analysis, as_float16, typed
+from conversion.graphs.graph import CONTROL, Edge, GraphView, copied, with_nodes
+from conversion.graphs.half import FLOAT16, FLOAT32, LARGEST, Analysis, as_float16, typed
 from conversion.surgery.rewrite import Rewrite
 
 
 def float16(view: GraphView) -> Tuple[Any, int]:
-    """Which nodes, and why no others: conversion/half.py. Inputs and outputs keep their dtypes.
+    """Which nodes, and why no others: see `graphs/half.py`. Inputs and outputs keep their dtypes.
 
     A tensor is cast once, whatever the number of its readers. An image that is fed is clamped to
     the range of float16 before, so that no value becomes infinite.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Tuple
 
-from conversion.graph import GraphView, changed
+from conversion.graphs.graph import GraphView, changed
 from conversion.surgery.rewrite import Rewrite, become_identity
 
 

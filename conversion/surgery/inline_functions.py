@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Dict, Iterable, List, Tuple
 
 from batchinfer.errors import ConversionError
-from conversion.call_sites import CallSite, Placed
-from conversion.frames import guarded
-from conversion.functions import body_of, put_body
-from conversion.graph import CONTROL, Edge, GraphView, copied, with_nodes
+from conversion.graphs.call_sites import CallSite, Placed
+from conversion.graphs.frames import guarded
+from conversion.graphs.functions import body_of, put_body
+from conversion.graphs.graph import CONTROL, Edge, GraphView, copied, with_nodes
 from conversion.surgery.rewrite import Rewrite
 
 # Op that calls a function -> its attribute that names it. Other calls have it as their op.

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Dict, List, Set, Tuple
 
 from batchinfer.errors import UnsupportedOpsError
-from conversion.clusters import ENTRY, EXIT, Clusters, entry_sources
-from conversion.frames import ENTERS
-from conversion.functions import free_name
-from conversion.graph import CONTROL, Edge, GraphView, with_nodes
+from conversion.graphs.clusters import ENTRY, EXIT, Clusters, entry_sources
+from conversion.graphs.frames import ENTERS
+from conversion.graphs.functions import free_name
+from conversion.graphs.graph import CONTROL, Edge, GraphView, with_nodes
 from conversion.surgery.rewrite import Rewrite, become_identity
 
 # Attributes of copies, for the rewrites that follow: which replica, of which node, of how many.

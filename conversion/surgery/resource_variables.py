@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Dict, Tuple
 
-from conversion.functions import free_name
-from conversion.graph import Edge, GraphView, copied
+from conversion.graphs.functions import free_name
+from conversion.graphs.graph import Edge, GraphView, copied
 from conversion.surgery.rewrite import Rewrite
 from conversion.tf_internals import op_def
 

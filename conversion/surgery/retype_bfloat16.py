@@ -7,7 +7,7 @@ from typing import Any, Tuple
 import numpy as np
 
 from batchinfer.tf1 import tf
-from conversion.graph import GraphView, copied, every_node
+from conversion.graphs.graph import GraphView, copied, every_node
 from conversion.surgery.rewrite import Rewrite, become_identity
 
 FLOAT32_OF = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Callable, Mapping, Tuple
 
-from conversion.graph import GraphView
+from conversion.graphs.graph import GraphView
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Rewrite:
         sees: "graph": the main graph and the library as they are. "flat": in functions, edges
             are written as in a main graph, so that an op can be replaced by one whose output
             has another name. "bodies": one graph at a time, the main graph and then each
-            function's body (conversion/functions.py).
+            function's body (conversion/graphs/functions.py).
     """
 
     name: str

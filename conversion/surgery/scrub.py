@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Set, Tuple
 
-from conversion.graph import GraphView, copied
+from conversion.graphs.graph import GraphView, copied
 from conversion.surgery.rewrite import Rewrite
 
 PREFIXES = ("_tpu", "_xla", "_Xla", "_output_shapes")

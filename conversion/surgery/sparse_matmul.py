@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, List, Tuple
 
 from batchinfer.tf1 import tf
-from conversion.graft import Site, graft
-from conversion.graph import GraphView
+from conversion.graphs.graft import Site, graft
+from conversion.graphs.graph import GraphView
 from conversion.surgery.rewrite import Rewrite
 from conversion.tf_internals import attr_value
 

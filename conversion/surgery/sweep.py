@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Tuple
 
-from conversion.graph import GraphView, with_nodes
+from conversion.graphs.graph import GraphView, with_nodes
 from conversion.surgery.rewrite import Rewrite
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Iterable, List, Optional, Tuple
 
-from conversion import xla
-from conversion.graft import Site, graft
-from conversion.graph import GraphView
+from conversion.graphs import xla
+from conversion.graphs.graft import Site, graft
+from conversion.graphs.graph import GraphView
+from conversion.graphs.xla_conv import Window, convolution
 from conversion.surgery.rewrite import Rewrite
 from conversion.tf_internals import attr_value, xla_message
-from conversion.xla_conv import Window, convolution
 
 
 def xla_ops(view: GraphView) -> Tuple[Any, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from batchinfer.tf1 import tf
-from conversion.always_run import always_run
+from conversion.graphs.always_run import always_run
 
 
 def running(build):

@@ -10,11 +10,11 @@ import pytest
 from batchinfer.bundle import Bundle
 from batchinfer.errors import InputError
 from batchinfer.tf1 import tf
-from conversion.batch_probe import Batch, Rows, dependence, other_sizes, sizes
 from conversion.convert import convert
-from conversion.open_batch import exact, leading
 from conversion.options import ConvertOptions
-from conversion.synthetic import Draw
+from conversion.proof.batch_probe import Batch, Rows, dependence, other_sizes, sizes
+from conversion.proof.open_batch import exact, leading
+from conversion.proof.synthetic import Draw
 
 ROWS = 4
 

@@ -10,11 +10,16 @@ import pytest
 
 from batchinfer.errors import InputError
 from batchinfer.tf1 import tf
-from conversion import variable_copy
-from conversion.checkpoint import checkpoint_files, find_checkpoint, read_specs, require_files
-from conversion.specs import Assignment, GraphVariable, Piece, VariableSpec
-from conversion.steps import Cast, Concat, Reshape, Transpose, UnpermuteMod
-from conversion.variable_copy import copy_variables
+from conversion.weights import variable_copy
+from conversion.weights.checkpoint import (
+    checkpoint_files,
+    find_checkpoint,
+    read_specs,
+    require_files,
+)
+from conversion.weights.specs import Assignment, GraphVariable, Piece, VariableSpec
+from conversion.weights.steps import Cast, Concat, Reshape, Transpose, UnpermuteMod
+from conversion.weights.variable_copy import copy_variables
 
 
 @pytest.fixture

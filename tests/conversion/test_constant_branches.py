@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from batchinfer.tf1 import tf
-from conversion import inventory
-from conversion.defaults import with_settled_defaults
+from conversion.graphs import inventory
+from conversion.graphs.defaults import with_settled_defaults
 from conversion.surgery import operate
 
 

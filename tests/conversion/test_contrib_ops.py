@@ -13,7 +13,7 @@ import pytest
 from batchinfer.bundle import Bundle
 from batchinfer.errors import UnsupportedOpsError
 from batchinfer.tf1 import tf
-from conversion.tensors import imported
+from conversion.graphs.tensors import imported
 from tests.conversion.graphs import graph, node
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))

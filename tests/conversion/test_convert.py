@@ -22,7 +22,7 @@ from batchinfer.scorer import Scorer
 from batchinfer.tf1 import tf
 from conversion.convert import convert
 from conversion.options import ConvertOptions
-from conversion.tolerance import Tolerance
+from conversion.proof.tolerance import Tolerance
 from tests.conversion import tpu_models
 
 TENSORS = {

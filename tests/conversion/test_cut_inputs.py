@@ -9,8 +9,8 @@ from batchinfer.bundle import Bundle
 from batchinfer.errors import InputError, UnsupportedOpsError
 from batchinfer.scorer import Scorer
 from batchinfer.tf1 import tf
-from conversion.candidates import candidates
 from conversion.convert import convert
+from conversion.graphs.candidates import candidates
 from conversion.options import ConvertOptions
 
 F32 = tf.float32

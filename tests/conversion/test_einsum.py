@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from batchinfer.tf1 import tf
-from conversion.graph import GraphView, check
+from conversion.graphs.graph import GraphView, check
 from conversion.surgery import einsum as surgery
 from tests.conversion.graphs import add_function, calls, const, graph, node, run
 

@@ -12,11 +12,11 @@ from conversion.convert import convert
 from conversion.inspection import inspect
 from conversion.inspection_text import as_text
 from conversion.lowering import Request
-from conversion.matching import assign, match
-from conversion.names import NO_RULES, Drop, Rename, Rules
 from conversion.options import ConvertOptions
 from conversion.source import open_source
-from conversion.specs import GraphVariable, VariableSpec
+from conversion.weights.matching import assign, match
+from conversion.weights.names import NO_RULES, Drop, Rename, Rules
+from conversion.weights.specs import GraphVariable, VariableSpec
 
 EMA = "ExponentialMovingAverage"
 

@@ -6,7 +6,14 @@ import pytest
 
 from batchinfer.errors import InputError
 from batchinfer.tf1 import tf
-from conversion.features import EXAMPLE, leaves, parse_features, placed, placeholder, read_features
+from conversion.code.features import (
+    EXAMPLE,
+    leaves,
+    parse_features,
+    placed,
+    placeholder,
+    read_features,
+)
 
 
 def written(folder, text):

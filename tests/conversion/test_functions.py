@@ -8,8 +8,8 @@ import pytest
 from batchinfer.errors import ConversionError
 from batchinfer.signature import Signature, TensorSpec
 from batchinfer.tf1 import tf
-from conversion import functions
-from conversion.graph import GraphView
+from conversion.graphs import functions
+from conversion.graphs.graph import GraphView
 from conversion.saved_model import write_saved_model
 from conversion.surgery import operate
 from conversion.tf_internals import SavedModel

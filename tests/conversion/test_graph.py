@@ -6,7 +6,7 @@ import pytest
 
 from batchinfer.errors import ConversionError
 from batchinfer.tf1 import tf
-from conversion.graph import CONTROL, Edge, GraphView, check
+from conversion.graphs.graph import CONTROL, Edge, GraphView, check
 from tests.conversion.graphs import const, graph, node
 
 

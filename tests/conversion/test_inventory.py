@@ -6,8 +6,8 @@ import pytest
 
 from batchinfer.errors import UnsupportedOpsError
 from batchinfer.tf1 import tf
-from conversion.host_ops import host_ops
-from conversion.inventory import refuse, why_refused
+from conversion.graphs.host_ops import host_ops
+from conversion.graphs.inventory import refuse, why_refused
 from tests.conversion.graphs import add_function, const, graph, node
 
 F32, BF16 = tf.float32, tf.bfloat16

@@ -9,12 +9,12 @@ import pytest
 
 from batchinfer.errors import BundleError, InputError, MappingError, OutputConflictError
 from batchinfer.tf1 import tf
-from conversion import variable_copy
 from conversion.convert import convert
-from conversion.names import Drop, Rename, Rules, Transform
 from conversion.options import ConvertOptions
-from conversion.steps import Reshape
-from conversion.training_checkpoint import plan_training
+from conversion.weights import variable_copy
+from conversion.weights.names import Drop, Rename, Rules, Transform
+from conversion.weights.steps import Reshape
+from conversion.weights.training_checkpoint import plan_training
 
 X = np.random.RandomState(3).rand(8, 3).astype(np.float32)
 Y = X.sum(1, keepdims=True)

@@ -14,10 +14,10 @@ from batchinfer.errors import InputError, MappingError, UnsupportedOpsError
 from batchinfer.ragged import Ragged
 from batchinfer.scorer import Scorer
 from batchinfer.tf1 import tf
+from conversion.code.keras_shim import keras_on_one_device
 from conversion.convert import convert
-from conversion.keras_shim import keras_on_one_device
 from conversion.options import ConvertOptions, ModelCode
-from conversion.tolerance import Tolerance
+from conversion.proof.tolerance import Tolerance
 from tests.conversion.models import keras_model
 
 NAME = keras_model.__name__

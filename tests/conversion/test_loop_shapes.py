@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from batchinfer.tf1 import tf
-from conversion.loop_shapes import settled_shapes
+from conversion.graphs.loop_shapes import settled_shapes
 
 
 def imported_loop(num_rows):

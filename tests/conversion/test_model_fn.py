@@ -15,11 +15,11 @@ from batchinfer.errors import InputError, ParityError
 from batchinfer.ragged import Ragged
 from batchinfer.scorer import Scorer
 from batchinfer.tf1 import tf
-from conversion import reference
+from conversion.code.model_fn import model_source
+from conversion.code.plain_run import reference_outputs
 from conversion.convert import convert
-from conversion.model_fn import model_source
 from conversion.options import ConvertOptions, ModelCode
-from conversion.plain_run import reference_outputs
+from conversion.proof import reference
 from tests.conversion.code import bert, hard_coded, mnasnet, ranking, resnet, runs
 
 CODE = "tests.conversion.code."

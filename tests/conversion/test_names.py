@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from batchinfer.errors import InputError, MappingError
-from conversion.matching import assign, match
-from conversion.names import Drop, GraphVariable, Rename, Rules, Transform, VariableSpec
-from conversion.steps import Cast, Concat, Reshape, Transpose, UnpermuteMod
+from conversion.weights.matching import assign, match
+from conversion.weights.names import Drop, GraphVariable, Rename, Rules, Transform, VariableSpec
+from conversion.weights.steps import Cast, Concat, Reshape, Transpose, UnpermuteMod
 
 
 def spec(name, shape=(), dtype="float32"):

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from batchinfer.errors import InputError, ParityError
-from conversion.comparison import OutputParity
-from conversion.parity import compare, require
-from conversion.tolerance import TOLERANCES, Tolerance, ordinary, tolerance_for
+from conversion.proof.comparison import OutputParity
+from conversion.proof.parity import compare, require
+from conversion.proof.tolerance import TOLERANCES, Tolerance, ordinary, tolerance_for
 
 NAN, INF = float("nan"), float("inf")
 

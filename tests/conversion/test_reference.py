@@ -9,15 +9,15 @@ from batchinfer.bundle import Bundle
 from batchinfer.errors import InputError, ParityError
 from batchinfer.signature import Signature, TensorSpec
 from batchinfer.tf1 import tf
-from conversion import proof
-from conversion.arithmetic import arithmetic_of
-from conversion.bare import XLA_CPU, bare, widened
 from conversion.convert import convert
-from conversion.integer_bounds import integer_bounds
 from conversion.options import ConvertOptions
-from conversion.settle_batch import first_that_runs, flat_outputs
-from conversion.synthetic import Draw, draws, why_not
-from conversion.tolerance import Tolerance
+from conversion.proof import prove as proof
+from conversion.proof.arithmetic import arithmetic_of
+from conversion.proof.bare import XLA_CPU, bare, widened
+from conversion.proof.integer_bounds import integer_bounds
+from conversion.proof.settle_batch import first_that_runs, flat_outputs
+from conversion.proof.synthetic import Draw, draws, why_not
+from conversion.proof.tolerance import Tolerance
 from tests.conversion import tpu_models
 from tests.conversion.graphs import add_function, calls, const, graph, lines, node, run
 from tests.conversion.test_convert import options, save_graph

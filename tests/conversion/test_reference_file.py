@@ -7,7 +7,7 @@ import pytest
 
 from batchinfer.errors import InputError
 from batchinfer.signature import Signature, TensorSpec
-from conversion.reference_file import Arrays, check_inputs, read_reference
+from conversion.proof.reference_file import Arrays, check_inputs, read_reference
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from batchinfer.tf1 import tf
-from conversion.bare import bare
-from conversion.replica_runs import ReplicaRuns
-from conversion.source_graph import session_config
-from conversion.tensors import imported
+from conversion.graphs.tensors import imported
+from conversion.proof.bare import bare
+from conversion.proof.replica_runs import ReplicaRuns
+from conversion.proof.source_graph import session_config
 
 X = np.arange(24, dtype=np.float32).reshape(12, 2)
 

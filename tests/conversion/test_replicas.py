@@ -7,8 +7,8 @@ import pytest
 
 from batchinfer.errors import UnsupportedOpsError
 from batchinfer.tf1 import tf
-from conversion.clusters import Clusters
-from conversion.graph import GraphView
+from conversion.graphs.clusters import Clusters
+from conversion.graphs.graph import GraphView
 from conversion.surgery import operate
 from tests.conversion.graphs import calls, const, graph, lines, node, run
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from batchinfer.errors import InputError
-from conversion.names import Drop, Rename, Rules, Transform
-from conversion.rules import EXAMPLE, read_rules
-from conversion.steps import Cast, Concat, Reshape, Transpose, UnpermuteMod
+from conversion.weights.names import Drop, Rename, Rules, Transform
+from conversion.weights.rules import EXAMPLE, read_rules
+from conversion.weights.steps import Cast, Concat, Reshape, Transpose, UnpermuteMod
 
 T = "transform: [{to: a, from: b, "
 

@@ -21,9 +21,9 @@ from conversion.convert import convert
 from conversion.inspection import inspect
 from conversion.lowering import Request
 from conversion.options import ConvertOptions
+from conversion.proof.tolerance import Tolerance
 from conversion.source import open_source
 from conversion.tf_internals import SavedModel
-from conversion.tolerance import Tolerance
 from tests.support.threads import ThreadBackend
 
 IDS = [[1, 2, 3], [4], [], [9, 9]]

@@ -11,16 +11,23 @@ import pytest
 
 from batchinfer.errors import InputError
 from batchinfer.tf1 import tf
-from conversion.checkpoint import read_specs
 from conversion.inspection import inspect
 from conversion.lowering import Request
-from conversion.matching import assign, match
-from conversion.names import NO_RULES, Rename, Rules
-from conversion.slices import Slice, axis_of, covers, parse_slice, parts_along_axis, stored_slices
 from conversion.source import open_source
-from conversion.specs import GraphVariable, VariableSpec
-from conversion.variable_copy import copy_variables
-from conversion.variables import graph_variables, saver_keys, saver_parts
+from conversion.weights.checkpoint import read_specs
+from conversion.weights.matching import assign, match
+from conversion.weights.names import NO_RULES, Rename, Rules
+from conversion.weights.slices import (
+    Slice,
+    axis_of,
+    covers,
+    parse_slice,
+    parts_along_axis,
+    stored_slices,
+)
+from conversion.weights.specs import GraphVariable, VariableSpec
+from conversion.weights.variable_copy import copy_variables
+from conversion.weights.variables import graph_variables, saver_keys, saver_parts
 
 TABLE = np.arange(40, dtype=np.float32).reshape(10, 4)
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from batchinfer.tf1 import tf
-from conversion.checkpoint import read_specs
-from conversion.matching import match
-from conversion.names import NO_RULES
-from conversion.shadows import find_shadows
-from conversion.specs import GraphVariable, VariableSpec
+from conversion.weights.checkpoint import read_specs
+from conversion.weights.matching import match
+from conversion.weights.names import NO_RULES
+from conversion.weights.shadows import find_shadows
+from conversion.weights.specs import GraphVariable, VariableSpec
 
 
 def contrib():

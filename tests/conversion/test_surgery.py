@@ -9,8 +9,9 @@ import pytest
 
 from batchinfer.errors import ConversionError
 from batchinfer.tf1 import tf
-from conversion import functions, surgery
-from conversion.graph import GraphView
+from conversion import surgery
+from conversion.graphs import functions
+from conversion.graphs.graph import GraphView
 from conversion.surgery import (
     REWRITES,
     cross_replica,

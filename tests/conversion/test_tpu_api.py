@@ -11,11 +11,11 @@ import pytest
 import tensorflow as tf
 
 from batchinfer.errors import InputError
-from conversion import warm_start
-from conversion.answered import answered
-from conversion.params import Params
-from conversion.tpu_api import ANSWERS, one_device
-from conversion.tpu_context import HostContext
+from conversion.code import warm_start
+from conversion.code.answered import answered
+from conversion.code.params import Params
+from conversion.code.tpu_api import ANSWERS, one_device
+from conversion.code.tpu_context import HostContext
 from tests.conversion.code import hard_coded, runs
 
 TPU_OPS = {"TPUReplicateMetadata", "TPUReplicatedInput", "CrossReplicaSum", "AllToAll"}

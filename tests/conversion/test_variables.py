@@ -6,8 +6,8 @@ import pytest
 
 from batchinfer.errors import MappingError
 from batchinfer.tf1 import tf
-from conversion.names import GraphVariable, VariableSpec
-from conversion.variables import graph_variables, rename_variables, saver_keys
+from conversion.weights.names import GraphVariable, VariableSpec
+from conversion.weights.variables import graph_variables, rename_variables, saver_keys
 from tests.conversion.graphs import graph, lines, node
 
 

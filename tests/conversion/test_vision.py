@@ -85,7 +85,7 @@ def test_stripping_alone_gives_wrong_pixels_without_an_error(prepared, tmp_path,
     """What other tools do: TensorFlow 1.15 runs the convolutions as if they had no dilations."""
     others = tuple(one for one in surgery.REWRITES if one.name != "dilated_depthwise")
     monkeypatch.setattr(surgery, "REWRITES", others)
-    monkeypatch.setattr("conversion.inventory.refuse", lambda *_: None)
+    monkeypatch.setattr("conversion.graphs.inventory.refuse", lambda *_: None)
     out = str(tmp_path / "bundle")
     scoring.convert_form(prepared(DILATED), "rewrite", out, allow_parity_failure=True)
     features, by_size = prepared(DILATED).reference("rewrite")

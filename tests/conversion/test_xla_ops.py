@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from batchinfer.tf1 import tf
-from conversion.graph import GraphView, check
+from conversion.graphs.graph import GraphView, check
 from conversion.surgery import xla_ops as surgery
 from conversion.tf_internals import xla_message
 from tests.conversion.graphs import add_function, node, run

@@ -1,0 +1,1 @@
+"""A written model -> its proof: references, batch probe, comparison, report."""
