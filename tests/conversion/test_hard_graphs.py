@@ -125,29 +125,37 @@ def write_beside_the_outputs(x):
     return {"y": x * w}
 
 
-@pytest.mark.parametrize("tpu", [True, False], ids=["tpu", "plain"])
+ON_TPU = (
+    map_over_rows,
+    loop_with_arrays,
+    conditional_on_data,
+    defined_function,
+    noisy_unless_constants_say_no,
+    same_tensor_twice,
+    input_as_output,
+    two_variables_with_one_suffix,
+    shared_variable,
+    odd_names,
+    variable_as_output,
+    reference_variable_as_output,
+    many_types,
+    asserted,
+    resized,
+    random_of_which_only_the_shape_counts,
+    write_beside_the_outputs,
+)
+PLAIN = (
+    loop_with_arrays,
+    noisy_unless_constants_say_no,
+    variable_as_output,
+    reference_variable_as_output,
+)
+
+
 @pytest.mark.parametrize(
-    "compute",
-    [
-        map_over_rows,
-        loop_with_arrays,
-        conditional_on_data,
-        defined_function,
-        noisy_unless_constants_say_no,
-        same_tensor_twice,
-        input_as_output,
-        two_variables_with_one_suffix,
-        shared_variable,
-        odd_names,
-        variable_as_output,
-        reference_variable_as_output,
-        many_types,
-        asserted,
-        resized,
-        random_of_which_only_the_shape_counts,
-        write_beside_the_outputs,
-    ],
-    ids=lambda compute: compute.__name__,
+    "compute, tpu",
+    [(compute, True) for compute in ON_TPU] + [(compute, False) for compute in PLAIN],
+    ids=lambda value: getattr(value, "__name__", None) or ("tpu" if value else "plain"),
 )
 def test_a_strange_graph_gives_what_its_plain_run_gives(tmp_path, compute, tpu):
     found = strange.bundled(compute, tmp_path, tpu)
@@ -221,7 +229,6 @@ def complex_numbers(x):
     return {"y": tf.complex(x, x)}
 
 
-@pytest.mark.parametrize("tpu", [True, False], ids=["tpu", "plain"])
 @pytest.mark.parametrize(
     "compute, message",
     [
@@ -234,7 +241,7 @@ def complex_numbers(x):
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_what_cannot_be_scored_row_by_row_is_refused(tmp_path, compute, message, tpu):
+def test_what_cannot_be_scored_row_by_row_is_refused(tmp_path, compute, message):
     with pytest.raises(InputError, match=message):
-        strange.bundled(compute, tmp_path, tpu)
+        strange.bundled(compute, tmp_path)
     assert not (tmp_path / "bundle").exists()

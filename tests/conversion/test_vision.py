@@ -46,8 +46,9 @@ def probabilities(path, images):
     return scoring.score(Bundle.open(path), images, ROWS)["probabilities"]
 
 
-@pytest.mark.parametrize("form", ["rewrite", "model_fn"])
-@pytest.mark.parametrize("weights", ["raw", "ema"])
+@pytest.mark.parametrize(
+    "weights, form", [("raw", "rewrite"), ("ema", "rewrite"), ("ema", "model_fn")]
+)
 def test_raw_weights_or_averages_are_taken_as_chosen(
     prepared, images, expected, tmp_path, form, weights
 ):

@@ -29,28 +29,37 @@ def worst_difference(prepared: Prepared, form: str, path: str) -> float:
     bundle = Bundle.open(path)
     features, references = prepared.reference(form)
     worst = 0.0
-    for size in prepared.model.batch_sizes():
-        expected = references[bundle.signature.fixed_batch_rows or size]
-        found = score(bundle, features, size)
-        assert sorted(found) == sorted(expected)
-        for name, array in found.items():
-            worst = max(worst, difference(name, array, expected[name]))
+    scorer = Scorer.restore(bundle)
+    try:
+        for size in prepared.model.batch_sizes():
+            scorer.batch_rows = bundle.signature.fixed_batch_rows or size
+            found = _scored(scorer, features, size)
+            expected = references[scorer.batch_rows]
+            assert sorted(found) == sorted(expected)
+            for name, array in found.items():
+                worst = max(worst, difference(name, array, expected[name]))
+    finally:
+        scorer.close()
     return worst
 
 
 def score(bundle: Bundle, features: Mapping[str, Any], size: int) -> Dict[str, Any]:
     """All rows in one session, `size` at a time, or as many as the bundle is fixed to."""
     scorer = Scorer.restore(bundle, None if bundle.signature.fixed_batch_rows else size)
-    size = min(size, scorer.batch_rows)
-    names = [spec.name for spec in bundle.signature.inputs]
-    num_rows = len(features[names[0]])
     try:
-        parts = [
-            scorer.score({name: features[name][start : start + size] for name in names})
-            for start in range(0, num_rows, size)
-        ]
+        return _scored(scorer, features, size)
     finally:
         scorer.close()
+
+
+def _scored(scorer: Scorer, features: Mapping[str, Any], size: int) -> Dict[str, Any]:
+    size = min(size, scorer.batch_rows)
+    names = [spec.name for spec in scorer.signature.inputs]
+    num_rows = len(features[names[0]])
+    parts = [
+        scorer.score({name: features[name][start : start + size] for name in names})
+        for start in range(0, num_rows, size)
+    ]
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

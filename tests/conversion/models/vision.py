@@ -24,7 +24,7 @@ VISION = [
     Model(
         "resnet_bfloat16",
         variant(resnet, **resnet.ROUNDED),
-        {**TPU, "model_fn": Form()},
+        {"rewrite": Form(), "model_fn": Form()},
         tpu_params={"precision": "bfloat16"},
         file_params={"precision": "bfloat16"},
     ),
