@@ -93,8 +93,8 @@ def _compare_exactly(name: str, found: Any, expected: Any) -> OutputParity:
 def _compare_numbers(name: str, found: Any, expected: Any, tolerance: Tolerance) -> OutputParity:
     one, other = found.astype(np.float64), expected.astype(np.float64)
     nan_mismatches = int(np.count_nonzero(np.isnan(one) != np.isnan(other)))
-    # Compared before the conversion: two int64 can be one float64.
-    equal = (found == expected) | (np.isnan(one) & np.isnan(other))
+    # Compared before the conversion: two int64 can be one float64. NaN equals nothing.
+    equal = found == expected
     with np.errstate(invalid="ignore", divide="ignore"):
         absdiff = np.where(equal, 0.0, np.abs(one - other))
         reldiff = np.where(equal, 0.0, absdiff / np.abs(other))
@@ -105,7 +105,7 @@ def _compare_numbers(name: str, found: Any, expected: Any, tolerance: Tolerance)
     return OutputParity(
         name,
         passed=not outside.any() and len(expected) > 0,
-        problem=_no_rows(expected),
+        problem=_no_rows(expected) or _no_numbers(other),
         rows=len(expected),
         max_absdiff=_finite(absdiff.max(initial=0.0)),
         max_reldiff=_finite(reldiff.max(initial=0.0)),
@@ -138,6 +138,11 @@ def top_k_agreement(found: Any, expected: Any, k: int = TOP_K) -> Optional[float
 
 def _no_rows(expected: Any) -> str:
     return "" if len(expected) else "no rows to compare"
+
+
+def _no_numbers(expected: Any) -> str:
+    count = int(np.count_nonzero(np.isnan(expected)))
+    return f"{count} value(s) of the reference are NaN, which proves nothing" if count else ""
 
 
 def _numeric(array: Any) -> bool:

@@ -199,8 +199,23 @@ class _Sides:
             report,
             about={"reference": reference.about(), "tolerance_why": why},
             title=f"compared with {reference.sentence()}",
-            warnings=_flat(reference),
+            warnings=_flat(reference) + self._blind_spots(reference),
         )
+
+    def _blind_spots(self, reference: Reference) -> Tuple[str, ...]:
+        """What this comparison cannot show."""
+        found = []
+        if self.options.rules and reference.kind != "user file":
+            found.append(
+                "the rules file names the variables on both sides of the comparison; that a rule "
+                "is right shows only against predictions from elsewhere (--reference FILE.npz)"
+            )
+        if self.request.precision == "float16" and reference.drawn["kind"] == "synthetic":
+            found.append(
+                "float16 was proven on made-up inputs; values beyond 65504 inside the model show "
+                "only with real ones (--reference FILE.npz with inputs/ is enough)"
+            )
+        return tuple(found)
 
     def report_as_traced(
         self, found: Mapping[str, Any], reference: Reference

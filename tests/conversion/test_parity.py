@@ -8,7 +8,7 @@ import pytest
 from batchinfer.errors import InputError, ParityError
 from conversion.proof.comparison import OutputParity
 from conversion.proof.parity import compare, require
-from conversion.proof.tolerance import TOLERANCES, Tolerance, ordinary, tolerance_for
+from conversion.proof.tolerance import TOLERANCES, Tolerance, ordinary, scale_of, tolerance_for
 
 NAN, INF = float("nan"), float("inf")
 
@@ -34,7 +34,7 @@ def test_max_absdiff_is_the_smallest_atol_that_passes(atol, rtol, passed):
 @pytest.mark.parametrize(
     "found, expected, passed, mismatches",
     [
-        ([NAN], [NAN], True, 0),
+        ([NAN], [NAN], False, 0),
         ([NAN], [1.0], False, 1),
         ([1.0], [NAN], False, 1),
         ([INF], [INF], True, 0),
@@ -42,7 +42,7 @@ def test_max_absdiff_is_the_smallest_atol_that_passes(atol, rtol, passed):
         ([1.0], [INF], False, 0),  # an infinite reference allows no infinite distance
     ],
 )
-def test_nan_and_infinity_only_agree_with_themselves(found, expected, passed, mismatches):
+def test_infinity_equals_only_itself_and_nan_nothing(found, expected, passed, mismatches):
     result = one(found, expected, atol=1e6, rtol=1.0)
     assert (result.passed, result.nan_mismatches) == (passed, mismatches)
 
@@ -121,9 +121,10 @@ def test_a_share_of_the_scale_is_allowed_for_small_entries_too():
     assert allowing.passed
 
 
-def test_masked_logits_are_no_scale_by_which_others_may_differ():
-    expected = np.array([[1.0, 2.0, -1e9], [0.5, -1.0, -3.4e38]])
-    wrong = np.array([[2.0, 1.0, -1e9], [0.5, -1.0, -3.4e38]])
+@pytest.mark.parametrize("mask", [-1e4, -1e9, -3.4e38])
+def test_masked_logits_are_no_scale_by_which_others_may_differ(mask):
+    expected = np.array([[1.0, 2.0, mask], [0.5, -1.0, mask - 1]])
+    wrong = np.array([[2.0, 1.0, mask], [0.5, -1.0, mask - 1]])
     assert not compare({"y": wrong}, {"y": expected}, TOLERANCES["float32"]).passed
     assert not compare({"y": wrong}, {"y": expected}, TOLERANCES["bfloat16"]).passed
     assert compare({"y": expected + 1e-6}, {"y": expected}, TOLERANCES["float32"]).passed
@@ -137,11 +138,23 @@ def test_masked_logits_are_no_scale_by_which_others_may_differ():
         ([0.0, 5.0, np.inf, np.nan], [0.0, 5.0]),
         ([1e-12, 0.5], [1e-12, 0.5]),
         ([3e4, 4e4], [3e4, 4e4]),
-        ([1.0, 500.0, 3e5], [1.0, 500.0, 3e5]),
+        ([1.0, 50.0, 1400.0], [1.0, 50.0, 1400.0]),
     ],
 )
 def test_sentinels_are_huge_and_far_from_the_rest(values, kept):
     assert ordinary(np.array(values)).tolist() == kept
+
+
+def test_ids_beside_scores_are_no_scale_for_the_scores():
+    expected = np.array([[581781.0, 40.0, 60.0, 0.9], [120.0, 30.0, 70.0, 0.1]])
+    wrong = expected * [1, 1, 1, 0.5]
+    assert not compare({"y": wrong}, {"y": expected}, TOLERANCES["float32"]).passed
+
+
+def test_the_scale_is_six_medians_or_the_largest_value():
+    assert scale_of(np.array([0.0, 0.0, 1.0, -2.0, 3.0])) == 3.0
+    assert scale_of(np.array([1.0, 1.0, 1.0, 50.0])) == 6.0
+    assert scale_of(np.zeros(3)) == 0.0
 
 
 @pytest.mark.parametrize("arithmetic", ["float32", "float16", "bfloat16"])
