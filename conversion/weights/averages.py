@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Callable, Dict, Iterable, List, Mapping, Optional, Sequence, Tuple
 
 from conversion.weights.shadows import AVERAGE, UNKNOWN, Shadow
@@ -13,7 +14,9 @@ from conversion.weights.steps import Concat, Step
 
 _BATCH_STATISTICS = re.compile(r"(.*/)?moving_(mean|variance)(/part_\d+)?")
 
-# The pieces and steps that make a variable's average.
+NO_TRANSFORMS: Mapping[str, Sequence[str]] = MappingProxyType({})
+
+# The pieces and steps that make a variable's average; a transform has its own steps.
 Averaged = Tuple[Tuple[Piece, ...], Tuple[Step, ...]]
 
 
@@ -40,6 +43,7 @@ def choose_weights(
     shadows: Mapping[str, Shadow],
     target: Callable[[str], str],
     wanted: Optional[str],
+    transforms: Mapping[str, Sequence[str]] = NO_TRANSFORMS,
 ) -> Choice:
     """Which variables get their moving average.
 
@@ -49,26 +53,59 @@ def choose_weights(
     Args:
         target: the name that a checkpoint's variable has after the user's renames.
         wanted: "raw", "ema", or None when nobody chose.
+        transforms: checkpoint names that a transform reads, by the variable that it makes. The
+            saver's names do not count for these; one that is itself an average stays.
     """
-    by_saver = {one.spec.name: shadows[one.key] for one in graph if _is_average(shadows, one)}
-    own = {target(one.key) for one in graph if one.spec.name not in by_saver}
+    mapped = {one.spec.name: shadows[one.key] for one in graph if _is_average(shadows, one)}
+    by_saver = {name: shadow for name, shadow in mapped.items() if name not in transforms}
+    own = {target(one.key) for one in graph if one.spec.name not in mapped}
     others = [shadow for name, shadow in shadows.items() if target(name) not in own]
     candidates = _candidates(others, target)
     names = tuple(variable.spec.name for variable in graph)
-    if wanted is None and by_saver:
+    sources = {name: _sources(read, shadows, candidates, target)
+               for name, read in transforms.items()}  # fmt: skip
+    asked = {name: _not_named(groups, transforms[name]) for name, groups in sources.items()}
+    asked = {name: group for name, group in asked.items() if group}
+    if wanted is None and by_saver and not asked:
         return Choice(_used("saver", names, by_saver))
     found = {
         one.spec.name: candidates[target(_raw_key(one, shadows))]
         for one in graph
-        if target(_raw_key(one, shadows)) in candidates
+        if one.spec.name not in transforms and target(_raw_key(one, shadows)) in candidates
     }
+    found.update(asked)
     if wanted == "raw":
         keys = {name: shadow.base for name, shadow in by_saver.items()}
         return Choice(WeightsUsed("raw" if found or keys else "only", (), names), keys=keys)
     if wanted is None:
-        problem = _question(graph, found, {spec.name for spec in checkpoint}) if found else ""
+        stored = {spec.name for spec in checkpoint}
+        no_raw = [one.spec.name for one in graph
+                  if not stored.issuperset(transforms.get(one.spec.name, [one.key]))]  # fmt: skip
+        problem = _question(graph, found, no_raw) if found else ""
         return Choice(WeightsUsed("only", (), names), problem=problem)
-    return _averaged(graph, found)
+    return _averaged(graph, found, sources)
+
+
+def _sources(
+    names: Sequence[str],
+    shadows: Mapping[str, Shadow],
+    candidates: Mapping[str, List[Shadow]],
+    target: Callable[[str], str],
+) -> List[List[Shadow]]:
+    """The averages of each source of a transform; [] when one has none: averages are not mixed."""
+    groups = []
+    for name in names:
+        itself = shadows.get(name)
+        if itself and itself.kind in (AVERAGE, UNKNOWN):
+            groups.append([itself])
+        else:
+            groups.append([one for one in candidates.get(target(name), []) if one.base == name])
+    return groups if all(groups) else []
+
+
+def _not_named(groups: Iterable[List[Shadow]], names: Sequence[str]) -> List[Shadow]:
+    """The averages that the transform does not name itself."""
+    return [one for group in groups for one in group if one.spec.name not in names]
 
 
 def _used(choice: str, names: Sequence[str], averaged: Iterable[str]) -> WeightsUsed:
@@ -114,19 +151,27 @@ def _nearest(group: List[Shadow]) -> List[Shadow]:
     return [one for one in group if distance(one) == least]
 
 
-def _averaged(graph: Sequence[GraphVariable], found: Mapping[str, List[Shadow]]) -> Choice:
+def _averaged(
+    graph: Sequence[GraphVariable],
+    found: Mapping[str, List[Shadow]],
+    sources: Mapping[str, List[List[Shadow]]],
+) -> Choice:
     averaged: Dict[str, Averaged] = {}
     problems: List[str] = []
     for variable in graph:
         group = found.get(variable.spec.name, [])
-        made = _pieces(variable, group) if group else None
+        groups = sources.get(variable.spec.name, [])
+        if groups and all(len(each) == 1 for each in groups):
+            made: Optional[Averaged] = (tuple(Piece.of(each[0].spec) for each in groups), ())
+        else:
+            made = _pieces(variable, group) if group and not groups else None
         if made:
             averaged[variable.spec.name] = made
         elif group:
             listed = ", ".join(sorted(one.spec.name for one in group))
             problems.append(f"{variable.spec.name}: which of {listed} is its average?")
     names = [variable.spec.name for variable in graph]
-    if not found:
+    if not found and not averaged:
         problems.append("--weights ema: the checkpoint has no moving average of the graph's "
                         "variables; expected --weights raw")  # fmt: skip
     elif problems:
@@ -156,12 +201,11 @@ def _pieces(variable: GraphVariable, group: Sequence[Shadow]) -> Optional[Averag
 
 
 def _question(
-    graph: Sequence[GraphVariable], found: Mapping[str, List[Shadow]], names: Iterable[str]
+    graph: Sequence[GraphVariable], found: Mapping[str, List[Shadow]], no_raw: Sequence[str]
 ) -> str:
     """Both choices and what each covers."""
-    names, total = set(names), len(graph)
+    total = len(graph)
     without = [one.spec.name for one in graph if one.spec.name not in found]
-    no_raw = [one.spec.name for one in graph if one.key not in names]
     shadows = [one for group in found.values() for one in group]
     families = ", ".join(sorted({one.family for one in shadows}))
     statistics = [one.spec.name for one in graph if _BATCH_STATISTICS.fullmatch(one.spec.name)]

@@ -99,7 +99,12 @@ class _Matcher:
         graph = with_parts(graph, {rules.target(one.name): one for one in kept}, rules.target)
         self._graph = sorted(graph, key=lambda variable: variable.spec.name)
         self._shadows = find_shadows(kept, _keys_read(self._graph))
-        self._choice = choose_weights(self._graph, kept, self._shadows, rules.target, weights)
+        names = (variable.spec.name for variable in self._graph)
+        made_of = {name: rule.sources_of(name) or () for name in names
+                   for rule in [rules.transform(name)] if rule}  # fmt: skip
+        self._choice = choose_weights(
+            self._graph, kept, self._shadows, rules.target, weights, made_of
+        )
         self._read: Set[str] = set()
         self._replaced: Set[str] = set()  # by their moving averages
         self.mismatches = Mismatches()
@@ -155,12 +160,13 @@ class _Matcher:
         if rule is None or names is None:
             return None
         missing = [name for name in names if name not in self._all or name in self._dropped]
-        self._read.update(names)
         if missing:
+            self._read.update(names)
             lines = [f"transform {rule.pattern}"] + [f"+ {name} is not there" for name in missing]
             self.mismatches.add_text("no such source", *lines, f"- {variable.spec}")
             return None
-        pieces = tuple(Piece.of(self._all[name]) for name in names)
+        averaged = self._choice.averaged.get(variable.spec.name)
+        pieces = averaged[0] if averaged else tuple(Piece.of(self._all[name]) for name in names)
         made = Assignment(pieces, variable, target, rule.steps, rule.reason)
         return made if self._fits(made) else None
 

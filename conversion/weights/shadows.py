@@ -11,6 +11,7 @@ from conversion.weights.specs import Dims, VariableSpec, same_shape
 SLOT, AVERAGE, DEBIAS, UNKNOWN = "slot", "average", "debias", "unknown"
 
 # Names of slots are the names of their optimizers: slot_creator.py makes `<variable>/<name>[_n]`.
+# Only these decide alone: an average's name is free, `momentum` or `accumulated` as well.
 _OPTIMIZERS = frozenset(
     [
         "Adam",
@@ -33,13 +34,7 @@ _OPTIMIZERS = frozenset(
         "Adafactor",
         "SM3",
         "LAMB",
-        "lamb",
-        "adam",
     ]
-)
-_OPTIMIZER_WORDS = re.compile(
-    r"(?i)adam|momentum|sgd|rms|grad|ftrl|lars|lamb|factor|shampoo|sm3|optimi[sz]er|slot|accum"
-    r"|velocity|nesterov"
 )
 _AVERAGE_WORDS = re.compile(r"(?i)average|avg|polyak|(^|_)(ema|swa|shadow)($|_|\d)")
 _KERAS_SLOTS = frozenset(
@@ -115,7 +110,7 @@ def _shadow(spec: VariableSpec, known: Mapping[str, Dims]) -> Optional[Shadow]:
     for width in (1, 2):
         rest, suffix = parts[:-width], "/".join(parts[-width:])
         for base, scope in _bases(spec, rest, known):
-            family, kind = _family(suffix, scope)
+            family, kind = _family(suffix, "" if base.startswith(scope) else scope)
             full = spec.part.full if spec.part else spec.shape
             if kind and (_any_shape(family, kind) or same_shape(full, known[base])):
                 return Shadow(spec, base, scope, suffix, family, kind)
@@ -171,7 +166,7 @@ def _family(suffix: str, scope: str) -> Tuple[str, str]:
         return family, SLOT
     if _AVERAGE_WORDS.search(family):
         return family, AVERAGE
-    return family, SLOT if _OPTIMIZER_WORDS.search(family) else UNKNOWN
+    return family, UNKNOWN
 
 
 def _any_shape(family: str, kind: str) -> bool:

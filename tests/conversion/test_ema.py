@@ -15,8 +15,9 @@ from conversion.lowering import Request
 from conversion.options import ConvertOptions
 from conversion.source import open_source
 from conversion.weights.matching import assign, match
-from conversion.weights.names import NO_RULES, Drop, Rename, Rules
+from conversion.weights.names import NO_RULES, Drop, Rename, Rules, Transform
 from conversion.weights.specs import GraphVariable, VariableSpec
+from conversion.weights.steps import Concat, Transpose
 
 EMA = "ExponentialMovingAverage"
 
@@ -172,6 +173,70 @@ def test_a_name_that_can_be_a_slot_or_an_average_is_asked_about():
     assert "Slow can be an optimizer as well" in problem
     assert sources(assign(checkpoint, [read("w")], NO_RULES, "ema")) == {"w": "w/Slow"}
     assert sources(assign(checkpoint, [read("w")], NO_RULES, "raw")) == {"w": "w"}
+
+
+@pytest.mark.parametrize(
+    "average",
+    ["w/momentum", "w/gradual", "w/accumulated", "w/adam", "w/MyMomentum", "n/n/w/momentum"],
+)
+def test_a_name_like_an_optimizers_does_not_make_an_average_a_slot(average):
+    name = "n/w" if average.startswith("n/") else "w"
+    checkpoint = [spec(name), spec(average)]
+    assert "can be an optimizer as well" in match(checkpoint, [read(name)], NO_RULES)[1]
+    assert sources(assign(checkpoint, [read(name)], NO_RULES, "ema")) == {name: average}
+
+
+TURN = (Transpose((1, 0)),)
+TURNED = [spec("w1", (5, 3)), spec(f"w1/{EMA}", (5, 3)), spec("b"), spec(f"b/{EMA}")]
+TURNED_GRAPH = [read("w", shape=(3, 5)), read("b")]
+
+
+def turn(*names, steps=TURN):
+    return Rules(transforms=(Transform("w", names, steps, "old layout"),))
+
+
+def test_averages_of_a_transforms_source_are_asked_about():
+    problem = match(TURNED, TURNED_GRAPH, turn("w1"))[1]
+    assert "--weights ema  2 of 2 variables have an average" in problem
+    assert "--weights raw  2 of 2 variables have a raw value\n" in problem
+    by_saver = [read("w", shape=(3, 5)), read("b", f"b/{EMA}")]
+    assert "--weights ema  2 of 2" in match(TURNED, by_saver, turn("w1"))[1]
+
+
+@pytest.mark.parametrize("weights, suffix", [("raw", ""), ("ema", f"/{EMA}")])
+def test_a_transforms_steps_are_taken_on_the_weights_that_were_asked_for(weights, suffix):
+    mapping = assign(TURNED, TURNED_GRAPH, turn("w1"), weights)
+    assert sources(mapping) == {"w": f"w1{suffix}", "b": f"b{suffix}"}
+    assert [one.steps for one in mapping.assignments if one.target == "w"] == [TURN]
+    expected = {
+        "raw": {
+            f"{name}/{EMA}": f"moving average ({EMA}); --weights raw was asked for"
+            for name in ("w1", "b")
+        },
+        "ema": dict.fromkeys(("w1", "b"), "raw value; its moving average is used (--weights ema)"),
+    }
+    assert reasons(mapping) == expected[weights]
+
+
+def test_a_transform_takes_averages_only_when_all_its_sources_have_one():
+    parts = [spec("a"), spec(f"a/{EMA}"), spec("c")]
+    graph = [read("w", shape=(4,)), read("b")]
+    rules = turn("a", "c", steps=(Concat(0),))
+    mapping = assign([*parts, *TURNED[2:]], graph, rules, "ema")
+    assert mapping.weights.from_ema == ("b",) and mapping.weights.raw == ("w",)
+    mapping = assign([*parts, spec(f"c/{EMA}"), *TURNED[2:]], graph, rules, "ema")
+    made = {one.target: [piece.spec.name for piece in one.pieces] for one in mapping.assignments}
+    assert made["w"] == [f"a/{EMA}", f"c/{EMA}"] and mapping.weights.raw == ()
+
+
+def test_an_average_that_a_transform_names_itself_is_taken_as_it_is():
+    mapping = assign(TURNED[:2], TURNED_GRAPH[:1], turn(f"w1/{EMA}"), "ema")
+    assert sources(mapping) == {"w": f"w1/{EMA}"} and mapping.weights.from_ema == ("w",)
+
+
+def test_two_averages_of_a_transforms_source_are_not_chosen_between():
+    with pytest.raises(MappingError, match=r"w: which of .*w1/polyak is its average"):
+        assign([*TURNED, spec("w1/polyak", (5, 3))], TURNED_GRAPH, turn("w1"), "ema")
 
 
 def test_two_averages_of_one_variable_are_not_chosen_between():

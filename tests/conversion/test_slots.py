@@ -38,7 +38,6 @@ train, keras = tf.train, tf.keras.optimizers
 OPTIMIZERS = [
     (lambda: train.GradientDescentOptimizer(0.1), 0, ""),
     (lambda: train.MomentumOptimizer(0.1, 0.9), 2, "Momentum"),
-    (lambda: train.MomentumOptimizer(0.1, 0.9, name="MyMomentum"), 2, "MyMomentum"),
     (lambda: train.AdamOptimizer(), 6, "Adam"),
     (lambda: train.AdamOptimizer(name="Mine"), 6, "Mine"),  # two slots: no average
     (lambda: tf.tpu.CrossShardOptimizer(train.AdamOptimizer())._opt, 6, "Adam"),
@@ -111,6 +110,13 @@ def test_what_an_optimizer_keeps_is_dropped_and_named(tmp_path, make, num_entrie
     assert not name or any(f"({name})" in reason for reason in reasons.values()), reasons
 
 
+def test_one_slot_of_a_name_of_ones_own_can_be_an_average_and_is_asked_about(tmp_path):
+    specs = trained(tmp_path, lambda: train.MomentumOptimizer(0.1, 0.9, name="MyMomentum"), "")
+    assert "MyMomentum can be an optimizer" in match(specs, reads("w", "b"), NO_RULES)[1]
+    mapping, problem = match(specs, reads("w", "b"), NO_RULES, "raw")
+    assert problem == "" and mapping.weights.choice == "raw"
+
+
 @pytest.mark.parametrize("make", [train.AdamOptimizer, keras.Adam, lambda: keras.SGD(0.1, 0.9)])
 def test_in_a_variable_scope_the_scope_comes_twice(tmp_path, make):
     mapping, problem = match(trained(tmp_path, make, "m"), reads("m/w", "m/b"), NO_RULES)
@@ -151,7 +157,6 @@ def spec(name, shape=(3, 4)):
         ("training/w/Adafactor_1", (4,), "optimizer slot (Adafactor)"),
         ("w_slot_vr", (3,), "optimizer slot (Adafactor)"),  # mesh-tensorflow
         ("w/SM3_1", (1, 4), "optimizer slot (SM3)"),
-        ("w/grad_acc", (3, 4), "optimizer slot (grad_acc)"),
         ("training/Adam/w/m", (3, 4), "optimizer slot (Adam)"),  # Keras in a graph
         ("w/Adam/v", (3, 4), "optimizer slot (Adam)"),  # a TPU embedding table
         ("tpu_embedding_dummy_table_variable_t/Adam_1", (1,), "optimizer slot of a variable"),
