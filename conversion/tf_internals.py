@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Dict, List, Optional, Sequence, Tuple
 
+import numpy as np
 from tensorflow.core.framework import variable_pb2
 from tensorflow.core.protobuf import (
     meta_graph_pb2,
@@ -74,3 +75,8 @@ def xla_message(kind: str, packed: bytes) -> Optional[Any]:
     except ImportError:  # TF 2.x keeps it elsewhere
         return None
     return getattr(xla_data_pb2, kind).FromString(packed)
+
+
+def without_bfloat16(array: Any) -> Any:
+    """The same values in float32, where a session gave bfloat16, which NumPy does not know."""
+    return array.astype(np.float32) if array.dtype == tf.bfloat16.as_numpy_dtype else array

@@ -16,6 +16,7 @@ from batchinfer.ragged import Ragged
 from batchinfer.tf1 import tf
 from conversion.code.code_model import Built, build_model
 from conversion.options import ModelCode
+from conversion.tf_internals import without_bfloat16
 
 DEFAULT_ROWS = 256  # of a run, where the batch is open
 
@@ -106,7 +107,7 @@ def _run(
             for name, tensor in used.items()
         }
         found = session.run(dict(built.outputs), feeds)
-        parts.append({name: array[:kept] for name, array in found.items()})
+        parts.append({name: without_bfloat16(array[:kept]) for name, array in found.items()})
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -16,6 +16,7 @@ from conversion.lowering import Lowered
 from conversion.proof.bare import XLA_CPU, bare, widened
 from conversion.proof.replica_runs import ReplicaRuns
 from conversion.source import Source, tags_of
+from conversion.tf_internals import without_bfloat16
 from conversion.weights.specs import Assignment
 from conversion.weights.variables import variable_name
 
@@ -124,7 +125,8 @@ class SourceGraph:
         def run(fetches: Any, fed: Any) -> Any:
             return self._session.run(fetches, fed, options=limit)
 
-        return dict(ReplicaRuns(list(self._outputs.values())).fetch(run, self._outputs, feeds))
+        found = ReplicaRuns(list(self._outputs.values())).fetch(run, self._outputs, feeds)
+        return {name: without_bfloat16(array) for name, array in found.items()}
 
     def _fed(self, name: str, rows: Any) -> Dict[str, Any]:
         """By tensor name: the rows, or the three arrays of a SparseTensor that holds them."""

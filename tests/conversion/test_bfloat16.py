@@ -5,9 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from batchinfer.bundle import Bundle
 from batchinfer.tf1 import tf
+from conversion.convert import convert
+from conversion.options import ConvertOptions
 from conversion.surgery import operate
 from tests.conversion.graphs import run
+from tests.conversion.test_signatures import save
 
 BF16 = tf.bfloat16
 FED = np.array([[1, 2], [3, 4]], np.float32)
@@ -60,3 +64,18 @@ def test_no_bfloat16_is_left_and_the_values_are_those_of_float32(compute, expect
     after, _ = operate(built.as_graph_def(), ["y"])
     assert "BFLOAT16" not in str(after)
     assert run(after, "y:0", {"x:0": FED}).tolist() == expected
+
+
+def test_an_output_in_bfloat16_is_compared_as_the_float32_that_the_bundle_gives(tmp_path):
+    def build():
+        x = tf.placeholder(tf.float32, [None, 2], name="x")
+        kernel = tf.get_variable("kernel", [2, 3])
+        product = tf.cast(tf.matmul(x, kernel), BF16)
+        return {"x": x}, {"rounded": product * tf.constant(0.5, BF16)}
+
+    convert(ConvertOptions(save(tmp_path / "model", build), str(tmp_path / "bundle")))
+    manifest = Bundle.open(str(tmp_path / "bundle")).manifest
+    assert manifest["signature"]["outputs"]["rounded"]["dtype"] == "float32"
+    assert manifest["parity"]["passed"]
+    as_traced = manifest["parity_bfloat16"]["outputs"]["rounded"]
+    assert as_traced["problem"] == "" and 0 < as_traced["max_absdiff"] < 0.1
