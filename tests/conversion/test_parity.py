@@ -78,6 +78,26 @@ def test_a_failed_report_is_an_error_with_the_table():
     require(compare({"y": [1.0]}, {"y": [1.25]}, Tolerance(0.5)), "out")
 
 
+@pytest.mark.parametrize(
+    "found, expected, advised",
+    [
+        ({"y": [1.0]}, {"y": [2.0]}, True),
+        ({"y": [1.0]}, {"y": [1.0], "z": [1.0]}, False),  # z is missing
+        ({"y": [1.0, 2.0]}, {"y": [1.0]}, False),
+        ({"y": [NAN]}, {"y": [1.0]}, False),
+        ({"y": [INF]}, {"y": [1.0]}, False),
+        ({"y": [b"a"]}, {"y": [b"b"]}, False),
+        ({"y": [1.0], "z": [NAN]}, {"y": [2.0], "z": [1.0]}, False),
+        ({"y": [1.0], "z": [NAN]}, {"y": [2.0], "z": [NAN]}, True),  # z agrees
+    ],
+)
+def test_a_wider_tolerance_is_advised_where_it_can_help(found, expected, advised):
+    with pytest.raises(ParityError) as error:
+        require(compare(found, expected, Tolerance(0.5)), "out")
+    assert ("--atol of about 1e-2" in str(error.value)) is advised
+    assert "--allow-parity-failure writes the bundle" in str(error.value)
+
+
 @pytest.mark.parametrize("atol", [-1.0, NAN, INF])
 def test_a_tolerance_is_a_number_that_excludes_something(atol):
     with pytest.raises(InputError, match="0 or more and finite"):
