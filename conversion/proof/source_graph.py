@@ -18,6 +18,7 @@ from conversion.proof.replica_runs import ReplicaRuns
 from conversion.source import Source, tags_of
 from conversion.tf_internals import without_bfloat16
 from conversion.weights.specs import Assignment
+from conversion.weights.variable_copy import groups
 from conversion.weights.variables import variable_name
 
 TIMEOUT_S = 300  # of one batch; a first bfloat16 pass compiles each convolution for the CPU
@@ -88,8 +89,8 @@ class SourceGraph:
 
     def _restore(self, source: Source, lowered: Lowered, converted: str) -> None:
         """Variables and lookup tables."""
-        for assign in _assignments(self._graph, lowered, converted):
-            self._session.run(assign)  # one by one: the values of all would be in memory twice
+        for assigns in _assignments(self._graph, lowered, converted):
+            self._session.run(assigns)  # not all: their values would be in memory twice
         assets = {one.tensor: one.path for one in tables.assets(source, lowered.graph_def)}
         ops = [self._graph.get_operation_by_name(name) for name in lowered.initialisers]
         self._session.run(ops, assets)
@@ -149,16 +150,24 @@ def _same(made: Any, original: Any) -> bool:
     return kept and nodes[0] == nodes[1]
 
 
-def _assignments(graph: Any, lowered: Lowered, converted: str) -> List[Any]:
-    """One op per variable of the graph that the mapping names, that reads it and assigns it."""
-    by_name = {one.variable.spec.name: one for one in lowered.mapping.assignments}
-    ops = []
+def _assignments(graph: Any, lowered: Lowered, converted: str) -> List[List[Any]]:
+    """Ops that read a variable and assign it, those of a group of variables together.
+
+    Each run looks at the whole graph: one per variable took 60 s with 500 variables.
+    """
+    handles: Dict[str, List[Any]] = {}
+    for op in graph.get_operations():
+        if op.type in VARIABLES:
+            handles.setdefault(variable_name(op.node_def), []).append(op)
     with graph.as_default():
-        for op in graph.get_operations():
-            name = variable_name(op.node_def) if op.type in VARIABLES else None
-            if name in by_name:
-                ops.append(_assign(op, by_name[name], lowered.checkpoint, converted))
-    return ops
+        return [
+            [
+                _assign(op, one, lowered.checkpoint, converted)
+                for one in group
+                for op in handles.get(one.variable.spec.name, ())
+            ]
+            for group in groups(lowered.mapping.assignments)
+        ]
 
 
 def _assign(op: Any, assignment: Assignment, checkpoint: str, converted: str) -> Any:

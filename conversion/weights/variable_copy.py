@@ -27,15 +27,15 @@ def copy_variables(source: str, assignments: Iterable[Assignment], target: str) 
         InputError: a variable cannot be read.
     """
     os.makedirs(os.path.dirname(target), exist_ok=True)
-    groups = list(_groups(sorted(assignments, key=lambda assignment: assignment.target)))
-    prefixes = [f"{target}_part{index}" for index in range(len(groups))]
+    parts = list(groups(sorted(assignments, key=lambda assignment: assignment.target)))
+    prefixes = [f"{target}_part{index}" for index in range(len(parts))]
     lanes: Tuple[List[int], List[int]] = ([], [])
-    for index, group in enumerate(groups):
+    for index, group in enumerate(parts):
         lanes[_size_bytes(group[0]) > GROUP_BYTES].append(index)
 
     def run(lane: List[int]) -> None:
         for index in lane:
-            _copy_group(source, groups[index], prefixes[index])
+            _copy_group(source, parts[index], prefixes[index])
 
     with ThreadPoolExecutor(len(lanes)) as pool:
         for _ in pool.map(run, lanes):  # raises what a lane raised
@@ -43,7 +43,8 @@ def copy_variables(source: str, assignments: Iterable[Assignment], target: str) 
     _merge(prefixes, target)
 
 
-def _groups(assignments: Iterable[Assignment]) -> Iterator[List[Assignment]]:
+def groups(assignments: Iterable[Assignment]) -> Iterator[List[Assignment]]:
+    """In the same order, as many at a time as `GROUP_BYTES` hold, or one that is larger."""
     group: List[Assignment] = []
     size = 0
     for assignment in assignments:
