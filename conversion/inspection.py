@@ -13,7 +13,7 @@ from conversion.convert_command import command_for
 from conversion.graphs import inventory, tables, tensors
 from conversion.graphs.candidates import candidates
 from conversion.graphs.graph import Edge, GraphView, every_node
-from conversion.lowering import Request, require_whole, variables_of
+from conversion.lowering import Request, require_checkpoint, require_whole, variables_of
 from conversion.source import KINDS, Source, tags_of
 from conversion.surgery import REWRITES, operate, sweep
 from conversion.weights import matching, names
@@ -122,6 +122,10 @@ def inspect(
     chosen = _chosen(source, request, problems)
     graph = _imported(source, problems)
     trial = _operated(source, request, chosen, problems)
+    try:
+        require_checkpoint(source, bool(trial.variables) or not trial.bundle)
+    except InputError as error:
+        problems.append(str(error))
     fates, weights = _variable_fates(source, trial.variables, request, problems)
     return Inspection(
         source=source,

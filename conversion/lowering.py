@@ -24,7 +24,7 @@ class Lowered:
     """A graph that a CPU or GPU session runs.
 
     Attributes:
-        checkpoint: prefix of the checkpoint that the variables are read from.
+        checkpoint: prefix of the checkpoint that the variables are read from; "" without any.
         graph_def: after surgery, its variables under their new names.
         signature: inputs and outputs with dtypes and shapes as inferred after surgery.
         signature_def: name of the signature_def that was taken; "" where flags name the tensors.
@@ -83,7 +83,7 @@ def lower(source: Source, request: Request) -> Lowered:
         UnsupportedOpsError: ops that a CPU or GPU cannot run, all of them.
         MappingError: variables that do not match one to one, all of them.
     """
-    checkpoint = require_whole(source, request)
+    require_whole(source, request)
     original = source.meta_graph.graph_def
     chosen = tensors.choose_tensors(source, request.inputs, request.outputs, request.signature)
     graph_def, chosen = tensors.anchor(original, chosen, source.path)
@@ -95,8 +95,13 @@ def lower(source: Source, request: Request) -> Lowered:
     )
     inventory.refuse(graph_def, request.target)
     found = variables_of(source, graph_def)
+    checkpoint = require_checkpoint(source, bool(found))
     mapping = matching.assign(
-        read_specs(checkpoint), found, request.rules, request.weights, source.left_out
+        read_specs(checkpoint) if checkpoint else (),
+        found,
+        request.rules,
+        request.weights,
+        source.left_out,
     )
     targets = {one.variable.spec.name: one.target for one in mapping.assignments}
     graph_def = variables.rename_variables(graph_def, targets)
@@ -143,8 +148,8 @@ def variables_of(source: Source, graph_def: Any) -> Tuple[names.GraphVariable, .
     )
 
 
-def require_whole(source: Source, request: Request) -> str:
-    """The checkpoint, whole, of a source that has a graph for prediction as well.
+def require_whole(source: Source, request: Request) -> None:
+    """Refuse a source without a graph for prediction, or with a part of a checkpoint.
 
     Raises:
         InputError: with what is missing.
@@ -164,13 +169,25 @@ def require_whole(source: Source, request: Request) -> str:
             "nothing. (If it does hold a predictor, name its tensors with --input and --output.)"
         )
         raise InputError(contents.refusal(source, why))
-    if source.checkpoint is None:
+    if source.checkpoint:
+        require_files(source.checkpoint)
+
+
+def require_checkpoint(source: Source, has_variables: bool) -> str:
+    """The checkpoint's prefix; "" where there is none and none is needed.
+
+    Args:
+        has_variables: the outputs read variables.
+
+    Raises:
+        InputError: there are variables and no checkpoint.
+    """
+    if source.checkpoint is None and has_variables:
         raise InputError(
             f"{source.path} has no checkpoint in it or beside it; name one with --checkpoint "
             "PREFIX_OR_FOLDER"
         )
-    require_files(source.checkpoint)
-    return source.checkpoint
+    return source.checkpoint or ""
 
 
 def num_nodes(graph_def: Any) -> int:

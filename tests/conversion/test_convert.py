@@ -296,3 +296,31 @@ def test_a_graph_without_a_checkpoint_is_refused(tmp_path):
     path = tpu_models.save_rewrite_graph(str(tmp_path / "alone.meta"), tf.float32)
     with pytest.raises(InputError, match="has no checkpoint in it or beside it"):
         convert(ConvertOptions(path, str(tmp_path / "b"), **TENSORS))
+
+
+def test_a_graph_whose_outputs_read_no_variable_needs_no_checkpoint(tmp_path):
+    kernel = np.array([[1, 0, 2], [0, 3, 1]], np.float32)
+    with tf.Graph().as_default() as graph:
+        x = tf.placeholder(tf.float32, [8, 2], name="x")
+        tf.identity(tf.tpu.rewrite(lambda x: tf.matmul(x, kernel), [x])[0], name="y")
+        tf.train.export_meta_graph(str(tmp_path / "frozen.meta"), graph=graph)
+    with tf.Graph().as_default(), tf.Session() as session:
+        x = tf.placeholder(tf.float32, [None, 2], name="x")
+        y = tf.matmul(x, kernel)
+        tf.saved_model.simple_save(session, str(tmp_path / "saved"), {"x": x}, {"y": y})
+    tensors = {"inputs": {"x": "x:0"}, "outputs": {"y": "y:0"}}
+    rows = np.array([[1, 2], [3, 4], [-1, 0]], np.float32)
+    for name, named in (("frozen.meta", tensors), ("saved", {})):
+        bundle = str(tmp_path / ("bundle of " + name))
+        convert(ConvertOptions(str(tmp_path / name), bundle, **named))
+        assert Bundle.open(bundle).manifest["variables"] == {}
+        assert Bundle.open(bundle).manifest["parity"]["passed"]
+        scorer = Scorer.restore(Bundle.open(bundle), 4)
+        found = scorer.score({"x": rows})["y"]
+        scorer.close()
+        assert found.tolist() == (rows @ kernel).tolist()
+        with tf.Graph().as_default(), tf.Session() as session:
+            loaded = tf.saved_model.loader.load(session, [tf.saved_model.SERVING], bundle)
+            info = loaded.signature_def["serving_default"]
+            feeds = {info.inputs["x"].name: rows}
+            assert session.run(info.outputs["y"].name, feeds).tolist() == found.tolist()
