@@ -16,7 +16,7 @@ from batchinfer.errors import InputError
 from batchinfer.tf1 import tf
 from conversion.proof.row_outputs import WAY_OUT
 from conversion.proof.rows import joined, taken
-from conversion.proof.synthetic import Draw
+from conversion.proof.synthetic import Draw, extremes
 from conversion.proof.tolerance import ordinary
 
 Run = Callable[[Mapping[str, Any]], Dict[str, Any]]
@@ -28,6 +28,7 @@ SIZES_OF_SCALE = 1e-5
 SECONDS = 60.0  # after which no further size is tried
 BYTES = 256 << 20  # of the inputs of one run
 SECOND_SEED = 21  # of the rows that others are scored beside
+SAME = "every row gave the same outputs for these inputs"
 OPEN_ROWS = 8  # rows of a probed batch where the graph leaves them open
 
 
@@ -59,6 +60,10 @@ class Batch:
 
     def warnings(self) -> Tuple[str, ...]:
         """What the user must know before grouping rows in another way than training did."""
+        if self.why == SAME:
+            return (
+                f"whether the rows of a batch change each other's predictions is not known: {SAME}",
+            )
         if self.rows_independent is not False:
             return ()
         return (
@@ -94,6 +99,45 @@ class Rows:
     def inputs(self, rows: Any) -> Dict[str, Any]:
         return {name: taken(array, list(rows)) for name, array in self._inputs.items()}
 
+    def all_same(self) -> bool:
+        """Whether no output, or none of floats where there are any, tells a row from another."""
+        arrays = list(self._outputs.values())
+        told = [array for array in arrays if array.dtype.kind == "f"] or arrays
+        return not any(_varies(array) for array in told)
+
+    def company_matters(self, run: Run, kept: List[int], others: List[int]) -> str:
+        """Score rows beside short, zero and large ones; how the company changes them, or "".
+
+        The rows looked at are plain, then short: a full row alone is the longest of any batch.
+        A company that fails, or makes the rows looked at not finite, shows nothing.
+        """
+        changed = dict(extremes(self._inputs))
+        plain = self._inputs
+        for looked_at in [plain] + [changed[what] for what in ("short",) if what in changed]:
+            try:
+                before = run(_beside(looked_at, kept, plain, others))
+            except (tf.errors.OpError, ValueError):
+                continue
+            for what, company in changed.items():
+                try:
+                    found = run(_beside(looked_at, kept, company, others))
+                except (tf.errors.OpError, ValueError):
+                    continue
+                problem = self._changed(before, found, len(kept))
+                if problem:
+                    return f"{problem} when its row was scored beside {what} rows"
+        return ""
+
+    def _changed(self, before: Mapping[str, Any], found: Mapping[str, Any], kept: int) -> str:
+        problems = []
+        for name, expected in self._outputs.items():
+            one, other = found[name][:kept], before[name][:kept]
+            if one.dtype.kind == "f" and not np.isfinite(one[np.isfinite(other)]).all():
+                return ""
+            problem = _differ(one, other, NEIGHBOURS_OF_SCALE * _scale(expected))
+            problems += [f"output {name} {problem}"] if problem else []
+        return problems[0] if problems else ""
+
     def differ(
         self, run: Run, rows: List[int], of_scale: float, looked_at: Optional[List[int]] = None
     ) -> str:
@@ -110,6 +154,20 @@ class Rows:
             if problem:
                 return f"output {name} {problem}"
         return ""
+
+
+def _beside(
+    one: Mapping[str, Any], kept: List[int], other: Mapping[str, Any], rest: List[int]
+) -> Dict[str, Any]:
+    return {name: joined([taken(one[name], kept), taken(other[name], rest)]) for name in one}
+
+
+def _varies(array: Any) -> bool:
+    first = np.broadcast_to(array[:1], array.shape)
+    same = array == first
+    if array.dtype.kind == "f":
+        same = same | (np.isnan(array) & np.isnan(first))
+    return not bool(np.all(same))
 
 
 def _scale(values: Any) -> float:
@@ -136,7 +194,8 @@ def dependence(run: Run, rows: Rows) -> str:
     """How rows depend on their batch at the size as it is; "" when they do not.
 
     Each row is scored again beside other rows, then in another place, then with the rest of
-    its batch filled with copies of one row, as the scorer pads.
+    its batch filled with copies of one row, as the scorer pads; then among copies of itself, in
+    several orders, and beside short, zero and large rows.
     """
     size = rows.batch_rows
     even, odd = list(range(0, size, 2)), list(range(1, size, 2))
@@ -154,7 +213,27 @@ def dependence(run: Run, rows: Rows) -> str:
         problem = rows.differ(run, numbers, NEIGHBOURS_OF_SCALE, looked_at)
         if problem:
             return f"{problem} when its row was scored {what}"
-    return ""
+    if size == 1:
+        return ""
+    for what, numbers in _groupings(size):
+        try:
+            problem = rows.differ(run, numbers, SIZES_OF_SCALE)
+        except (tf.errors.OpError, ValueError) as error:
+            problem = "could not be run: " + short(error)
+        if problem:
+            return f"{problem} when its row was scored {what}"
+    return rows.company_matters(run, even, [row + size for row in odd])
+
+
+def _groupings(size: int) -> List[Tuple[str, List[int]]]:
+    """Batches of `size` of twice as many rows: copies of one, and other orders."""
+    pool = 2 * size
+    orders = [[(7 * place + 1) % pool for place in range(size)], list(range(size))[::-1]]
+    orders += [list(np.random.RandomState(seed).permutation(pool)[:size]) for seed in range(3)]
+    copies = [[row] * size for row in sorted({0, size - 1, pool - 1})]
+    return [("among copies of itself", rows) for rows in copies] + [
+        ("with other rows in another order", rows) for rows in orders
+    ]
 
 
 def other_sizes(run: Run, rows: Rows, row_bytes: int) -> Tuple[Tuple[int, ...], str]:
@@ -178,7 +257,11 @@ def other_sizes(run: Run, rows: Rows, row_bytes: int) -> Tuple[Tuple[int, ...], 
         if problem:
             return tuple(sorted(good)), f"a batch of {size}: {problem}"
         good.append(size)
-    return tuple(sorted(good)), ""
+    problem = ""
+    if pool * row_bytes <= BYTES:
+        kept, others = list(range(0, pool, 2)), list(range(1, pool, 2))
+        problem = rows.company_matters(run, kept, others)
+    return tuple(sorted(good)), problem and f"a batch of {pool}: {problem}"
 
 
 def refuse_other_rows(outputs: Mapping[str, Any], rows: int) -> None:

@@ -89,6 +89,8 @@ def _settle(
     problem = batch_probe.dependence(run, rows)
     if problem:
         return Settled(lowered, Batch(fixed, False, why=problem), first)
+    if rows.all_same():
+        return Settled(lowered, Batch(fixed, why=batch_probe.SAME), first)
     if fixed is None:
         good, problem = batch_probe.other_sizes(run, rows, size)
         why = problem or "every size gives the same rows"

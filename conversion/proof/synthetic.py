@@ -16,6 +16,7 @@ SEED = 20
 FEW = 10  # whole numbers are drawn below it where the graph does not tell how many there are
 OPEN_DIMS = {2: 16, 3: 16}  # size of a dimension that the graph leaves open, by rank
 OPEN_DIM = 64  # of an image
+LARGE = 100  # times a float of a row that others are scored beside
 INPUT_BYTES = 32 << 20  # all rows of a draw together
 
 
@@ -112,6 +113,39 @@ def _rows(spec: TensorSpec, array: Any) -> Any:
     if spec.lengths is None:
         return array
     return Ragged.unpadded(array, np.arange(len(array)) % array.shape[1] + 1)
+
+
+def extremes(arrays: Mapping[str, Any]) -> Iterator[Tuple[str, Dict[str, Any]]]:
+    """Rows that real batches hold and made-up ones do not: short, empty and large ones."""
+    for what, change in (("short", _short), ("zero", _zero), ("large", _large)):
+        changed = {name: _changed(array, change) for name, array in arrays.items()}
+        if any(changed[name] is not array for name, array in arrays.items()):
+            yield what, changed
+
+
+def _changed(rows: Any, change: Callable[[Any], Any]) -> Any:
+    if not isinstance(rows, Ragged):
+        return change(rows)
+    values = rows.padded()
+    made = change(values)
+    return rows if made is values else Ragged.unpadded(made, rows.lengths)
+
+
+def _short(array: Any) -> Any:
+    """Whole numbers, zero in the second half of each row, as padded ids and masks are."""
+    if array.dtype.kind not in "iu" or array.ndim < 2:
+        return array
+    made = array.copy()
+    made[..., array.shape[-1] // 2 :] = 0
+    return made
+
+
+def _zero(array: Any) -> Any:
+    return array if array.dtype.kind in "OSU" else np.zeros_like(array)
+
+
+def _large(array: Any) -> Any:
+    return array * array.dtype.type(LARGE) if array.dtype.kind == "f" else array
 
 
 def row_shape(spec: TensorSpec) -> Tuple[int, ...]:

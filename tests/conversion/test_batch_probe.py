@@ -202,6 +202,56 @@ def test_a_model_whose_rows_change_each_other_stays_fixed_and_says_so(tmp_path, 
     assert "when its row was scored beside other rows" in found["why"]
 
 
+def threshold(x, w):
+    """Every row is doubled where one is large: only large neighbours show it."""
+    return tf.matmul(x, w) * tf.where(tf.reduce_max(x) > 6.0, 2.0, 1.0)
+
+
+def early_exit(x, w):
+    def large(h):
+        return tf.reduce_max(tf.abs(h)) > 0.5
+
+    return tf.while_loop(large, lambda h: h * 0.7, [tf.matmul(x, w)])
+
+
+def moments_then_class(x, w):
+    y = tf.matmul(x, w)
+    return tf.argmax(y - tf.reduce_mean(y, axis=0), axis=1, output_type=tf.int32)
+
+
+@pytest.mark.parametrize("compute", [threshold, early_exit, moments_then_class])
+def test_an_influence_that_few_batches_show_is_found(tmp_path, compute):
+    found = converted(tmp_path, compute)["batch"]
+    assert (found["kind"], found["rows"], found["rows_independent"]) == ("fixed", 4, False)
+
+
+def dead(x, w):
+    y = tf.nn.relu(tf.matmul(x, w) - 1e4)
+    return y - tf.reduce_mean(y, axis=0)
+
+
+def test_rows_that_all_give_the_same_show_nothing(tmp_path):
+    found = converted(tmp_path, dead)["batch"]
+    assert (found["kind"], found["rows"], found["rows_independent"]) == ("fixed", 4, None)
+    assert found["why"] == "every row gave the same outputs for these inputs"
+    assert "is not known" in Batch(4, why=found["why"]).warnings()[0]
+
+
+def test_equal_rows_of_the_user_show_nothing():
+    assert rows_of(alone, np.ones((4, 2)), np.ones((4, 2))).all_same()
+    assert not rows_of(alone).all_same()
+
+
+def test_padding_to_the_longest_row_of_a_batch_is_found():
+    def padded(feeds):
+        longest = (feeds["x"] > 0).sum(axis=1).max()
+        return {"y": feeds["x"].sum(axis=1) / max(longest, 1.0)}
+
+    ids = np.arange(1, 33).reshape(4, 8)
+    rows = rows_of(padded, ids)
+    assert "beside" in dependence(padded, rows)
+
+
 def unrolled(x, w):
     """One computation per row: nothing can open it, and its rows do not change each other."""
     return tf.stack([tf.reduce_sum(row * w, axis=1) for row in tf.unstack(x)])
