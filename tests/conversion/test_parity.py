@@ -88,7 +88,7 @@ def test_a_failed_report_is_an_error_with_the_table():
         ({"y": [INF]}, {"y": [1.0]}, False),
         ({"y": [b"a"]}, {"y": [b"b"]}, False),
         ({"y": [1.0], "z": [NAN]}, {"y": [2.0], "z": [1.0]}, False),
-        ({"y": [1.0], "z": [NAN]}, {"y": [2.0], "z": [NAN]}, True),  # z agrees
+        ({"y": [1.0], "z": [NAN]}, {"y": [2.0], "z": [NAN]}, False),  # NaN agrees with nothing
     ],
 )
 def test_a_wider_tolerance_is_advised_where_it_can_help(found, expected, advised):
