@@ -16,6 +16,7 @@ from conversion.code.keras_model import keras_source, maker_of
 from conversion.code.keras_weights import is_h5
 from conversion.code.model_fn import model_source
 from conversion.graphs.graph import every_node
+from conversion.graphs.placeholders import with_fixed
 from conversion.lowering import Lowered, Request, lower, num_nodes
 from conversion.model_files import write_model
 from conversion.options import ConvertOptions, ModelCode
@@ -80,9 +81,10 @@ def find_source(options: ConvertOptions, scratch: str) -> Source:
         scratch: a folder for what has to be written on the way; must outlive the source.
 
     Raises:
-        InputError: see `open_source`, `keras_source` and `model_source`.
+        InputError: see `open_source`, `keras_source`, `model_source` and `with_fixed`.
     """
-    return dataclasses.replace(_found_source(options, scratch), code=options.code)
+    found = dataclasses.replace(_found_source(options, scratch), code=options.code)
+    return with_fixed(found, options.fixed)
 
 
 def _found_source(options: ConvertOptions, scratch: str) -> Source:

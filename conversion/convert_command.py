@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import Optional
+from typing import Mapping, Optional
 
 from conversion.graphs.candidates import flags_for
 from conversion.graphs.tensors import Tensors
@@ -16,6 +16,7 @@ def command_for(
     request: Request,
     chosen: Tensors,
     rules_path: Optional[str],
+    fixed: Mapping[str, str],
 ) -> str:
     """The conversion with the flags that were given, and with those that it needs besides."""
     words = ["python", "jobs/convert.py", source.path]
@@ -28,6 +29,7 @@ def command_for(
     for name in ("signature", "weights", "precision", "target"):
         if getattr(request, name) != getattr(plain, name):
             words += [f"--{name}", getattr(request, name)]
+    words += [word for name, value in fixed.items() for word in ("--fix", f"{name}={value}")]
     if rules_path:
         words += ["--rules", rules_path]
     return " ".join(shlex.quote(word) for word in words + ["--out", "BUNDLE"])

@@ -103,11 +103,12 @@ def inspect(
     source: Source,
     request: Request,
     rules_path: Optional[str] = None,
+    fixed: Optional[Mapping[str, str]] = None,
 ) -> Inspection:
     """Go through the conversion without writing, and note where it would stop.
 
     Args:
-        rules_path: where the rules came from, for the command.
+        rules_path, fixed: where the rules came from, and what was fixed, for the command.
     """
     problems: List[str] = []
     for check in (_require_files, require_whole):
@@ -137,7 +138,7 @@ def inspect(
         ops=trial.ops,
         variables=fates,
         rewrites=trial.rewrites,
-        command=command_for(source, request, chosen, rules_path),
+        command=command_for(source, request, chosen, rules_path, fixed or {}),
         problems=tuple(problems),
         weights=weights,
     )

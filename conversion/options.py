@@ -63,6 +63,7 @@ class ConvertOptions:
         code: what builds the model again; the source is then its checkpoint.
         inputs, outputs: tensors by name; empty takes the signature_def.
         signature: name of the signature_def.
+        fixed: values for ever, by the names of placeholders that are no inputs.
         rules: path of the rules file.
         reference: path of the .npz that the bundle is compared with; `NO_REFERENCE` runs
             nothing; None has the source itself compute the outputs.
@@ -82,6 +83,7 @@ class ConvertOptions:
     inputs: Mapping[str, str] = field(default_factory=dict)
     outputs: Mapping[str, str] = field(default_factory=dict)
     signature: str = "serving_default"
+    fixed: Mapping[str, str] = field(default_factory=dict)
     rules: Optional[str] = None
     reference: Optional[str] = None
     tolerance: Optional[Tolerance] = None

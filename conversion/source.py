@@ -40,7 +40,8 @@ class Source:
         path: as the user gave it.
         meta_graph: the MetaGraphDef that is converted; None for a checkpoint alone.
         checkpoint: prefix of the checkpoint that goes with it; None when there is none.
-        graph_file: the file that holds the MetaGraphDef; None when it was built from code.
+        graph_file: the file that holds this MetaGraphDef; None when code built it, or `--fix`
+            changed it.
         keys: checkpoint name by variable name, where something else than the graph's own saver
             says it, such as the object graph of a Keras checkpoint.
         left_out: reason by checkpoint name for entries that are known to be no part of the model.

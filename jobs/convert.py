@@ -47,6 +47,12 @@ def artifact_flags(parser: Parser) -> None:
         "--signature", default="serving_default", metavar="NAME", help="signature_def to take"
     )
     parser.add_argument(
+        "--fix",
+        action="append",
+        metavar="NAME=VALUE,...",
+        help="a constant in the place of a placeholder, such as is_training=false",
+    )
+    parser.add_argument(
         "--rules", metavar="FILE.yaml", help="renames and drops of variables (docs/conversion.md)"
     )
     parser.add_argument(
@@ -160,6 +166,7 @@ def call(flags: argparse.Namespace) -> Dict[str, Any]:
             inputs=pairs(flags.input, "--input"),
             outputs=pairs(flags.output, "--output"),
             signature=flags.signature,
+            fixed=pairs(flags.fix, "--fix"),
             rules=flags.rules,
             reference=flags.reference,
             tolerance=tolerance_of(flags),

@@ -32,7 +32,13 @@ def call(flags: argparse.Namespace) -> Dict[str, Any]:
     from conversion.lowering import Request
     from conversion.weights.rules import read_rules
 
-    options = ConvertOptions(flags.source, out="", checkpoint=flags.checkpoint, code=code_of(flags))
+    options = ConvertOptions(
+        flags.source,
+        out="",
+        checkpoint=flags.checkpoint,
+        code=code_of(flags),
+        fixed=pairs(flags.fix, "--fix"),
+    )
     request = Request(
         pairs(flags.input, "--input"),
         pairs(flags.output, "--output"),
@@ -43,7 +49,7 @@ def call(flags: argparse.Namespace) -> Dict[str, Any]:
         flags.target,
     )
     with tempfile.TemporaryDirectory(prefix="batchinfer-") as scratch:
-        found = inspect(find_source(options, scratch), request, flags.rules)
+        found = inspect(find_source(options, scratch), request, flags.rules, options.fixed)
     return found.to_json() if flags.json else {"text": as_text(found)}
 
 

@@ -15,6 +15,7 @@ from conversion.graphs.cut_inputs import with_cut_inputs
 from conversion.graphs.defaults import with_settled_defaults
 from conversion.graphs.graph import Edge, close_names, every_node
 from conversion.graphs.loop_shapes import settled_shapes
+from conversion.graphs.placeholders import refuse_unfed
 from conversion.graphs.sparse_inputs import Fed, Sparse, with_ragged_inputs
 from conversion.proof.row_outputs import refuse_without_rows
 from conversion.source import Source
@@ -264,8 +265,9 @@ def read_signature(graph: Any, tensors: Tensors) -> Tuple[Signature, Tuple[str, 
     """Dtypes and shapes after surgery, and the names of inputs that no output needs.
 
     Raises:
-        InputError: a tensor has no known rank, so that its rows cannot be told apart, an output
-            has not one row per input row, or no input is left.
+        InputError: an output needs a placeholder that is no input, a tensor has no known rank, so
+            that its rows cannot be told apart, an output has not one row per input row, or no
+            input is left.
         BundleError: a dtype that bundles do not know.
     """
     present = {name: tensor for name, tensor in tensors.inputs.items() if _has(graph, tensor)}
@@ -273,6 +275,8 @@ def read_signature(graph: Any, tensors: Tensors) -> Tuple[Signature, Tuple[str, 
     unused = {*tensors.inputs, *tensors.ragged} - {*present, *ragged}
     inputs = [*_specs(graph, present, {}), *_ragged_specs(graph, ragged)]
     fed = [*present.values(), *[one.rows for one in ragged.values()]]
+    lengths = [one.lengths for one in ragged.values() if _has(graph, one.lengths)]
+    refuse_unfed(graph, [*fed, *lengths], tensors.outputs.values())
     refuse_without_rows(graph, fed, tensors.outputs)
     outputs = _specs(graph, tensors.outputs, tensors.declared)
     signature = Signature(tuple(sorted(inputs, key=lambda spec: spec.name)), outputs)

@@ -72,7 +72,11 @@ class SourceGraph:
         original = source.meta_graph.graph_def
         graph_def = widened(bare(original)) if widen else bare(original)
         as_it_is = (
-            plain and source.kind == "saved_model" and not widen and _same(graph_def, original)
+            plain
+            and source.kind == "saved_model"
+            and source.graph_file is not None  # else it was changed since it was read
+            and not widen
+            and _same(graph_def, original)
         )
         self._graph = tf.Graph() if as_it_is else imported(graph_def, source.path)
         self._session = tf.Session(graph=self._graph, config=session_config())
