@@ -13,7 +13,13 @@ from conversion.convert_command import command_for
 from conversion.graphs import inventory, tables, tensors
 from conversion.graphs.candidates import candidates
 from conversion.graphs.graph import Edge, GraphView, every_node
-from conversion.lowering import Request, require_checkpoint, require_whole, variables_of
+from conversion.lowering import (
+    Request,
+    read_by_signatures,
+    require_checkpoint,
+    require_whole,
+    variables_of,
+)
 from conversion.source import KINDS, Source, tags_of
 from conversion.surgery import REWRITES, operate, sweep
 from conversion.weights import matching, names
@@ -247,7 +253,10 @@ def _variable_fates(
     if source.checkpoint is None:
         return (), {}
     specs = read_specs(source.checkpoint)
-    mapping, problem = matching.match(specs, found, request.rules, request.weights, source.left_out)
+    elsewhere = read_by_signatures(source)
+    mapping, problem = matching.match(
+        specs, found, request.rules, request.weights, source.left_out, elsewhere
+    )
     if problem and found:
         problems.append(problem)
     fates = {drop.name: f"dropped: {drop.reason}" for drop in mapping.drops}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Mapping, Optional, Tuple
+from typing import Any, FrozenSet, Mapping, Optional, Tuple
 
 from batchinfer.errors import InputError
 from batchinfer.signature import Signature
@@ -102,6 +102,7 @@ def lower(source: Source, request: Request) -> Lowered:
         request.rules,
         request.weights,
         source.left_out,
+        read_by_signatures(source),
     )
     targets = {one.variable.spec.name: one.target for one in mapping.assignments}
     graph_def = variables.rename_variables(graph_def, targets)
@@ -146,6 +147,18 @@ def variables_of(source: Source, graph_def: Any) -> Tuple[names.GraphVariable, .
     return variables.graph_variables(
         graph_def, keys, {name: part for name, part in parts.items() if name not in source.keys}
     )
+
+
+def read_by_signatures(source: Source) -> FrozenSet[str]:
+    """Checkpoint names of what any signature of a SavedModel reads; of other kinds nothing.
+
+    A SavedModel's checkpoint serves all of its signatures, and one of them is converted.
+    """
+    if source.kind not in ("saved_model", "tpu_saved_model"):
+        return frozenset()
+    keys = {**variables.saver_keys(source.meta_graph), **source.keys}
+    read = variables.signature_variables(source.meta_graph)
+    return frozenset(keys.get(name, name) for name in read)
 
 
 def require_whole(source: Source, request: Request) -> None:

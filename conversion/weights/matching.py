@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Dict, Iterable, List, Optional, Set, Tuple
+from typing import Container, Dict, Iterable, List, Optional, Set, Tuple
 from typing import Mapping as Dictionary
 
 from batchinfer.errors import MappingError
@@ -27,6 +27,7 @@ from conversion.weights.specs import (
 from conversion.weights.steps import dtype_after, shape_after
 
 REPLACED = "raw value; its moving average is used"
+READ_ELSEWHERE = "not read by the outputs; another signature of the source reads it"
 NOTHING: Dictionary[str, str] = MappingProxyType({})
 
 
@@ -36,6 +37,7 @@ def assign(
     rules: Rules,
     weights: Optional[str] = None,
     left_out: Dictionary[str, str] = NOTHING,
+    elsewhere: Container[str] = (),
 ) -> Mapping:
     """A total mapping, or an error.
 
@@ -44,7 +46,7 @@ def assign(
             one target, two graph variables under one new name, a rule that matches nothing, or
             moving averages without a choice; all of them in one list.
     """
-    mapping, problem = match(checkpoint, graph, rules, weights, left_out)
+    mapping, problem = match(checkpoint, graph, rules, weights, left_out, elsewhere)
     if problem:
         raise MappingError(problem)
     return mapping
@@ -56,6 +58,7 @@ def match(
     rules: Rules,
     weights: Optional[str] = None,
     left_out: Dictionary[str, str] = NOTHING,
+    elsewhere: Container[str] = (),
 ) -> Tuple[Mapping, str]:
     """Match the checkpoint with the graph, both under their new names, as far as it goes.
 
@@ -66,11 +69,12 @@ def match(
         weights: "raw", "ema", or None to ask when there are moving averages.
         left_out: reason by checkpoint name for entries that the checkpoint itself says are no
             part of the model; dropped unless the graph reads them.
+        elsewhere: checkpoint names that other signatures of the source read; dropped likewise.
 
     Returns:
         What fits, and one text that lists everything that does not ("" when all does).
     """
-    matcher = _Matcher(tuple(checkpoint), tuple(graph), rules, weights, left_out)
+    matcher = _Matcher(tuple(checkpoint), tuple(graph), rules, weights, left_out, elsewhere)
     return matcher.mapping(), matcher.mismatches.text()
 
 
@@ -84,8 +88,10 @@ class _Matcher:
         rules: Rules,
         weights: Optional[str],
         left_out: Dictionary[str, str],
+        elsewhere: Container[str],
     ) -> None:
         self._left_out = left_out
+        self._elsewhere = elsewhere
         self._rules = rules
         self._all = {spec.name: spec for spec in checkpoint}
         self._dropped = {
@@ -219,7 +225,8 @@ class _Matcher:
             return f"{shadow.reason}; --weights raw was asked for"
         if shadow:
             return shadow.reason
-        return leftover_reason(name, self._shadows.values())
+        reason = leftover_reason(name, self._shadows.values())
+        return reason or (READ_ELSEWHERE if name in self._elsewhere else None)
 
 
 def _keys_read(graph: Iterable[GraphVariable]) -> Dictionary[str, Dims]:

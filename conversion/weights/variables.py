@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from typing import Any, Dict, List, Mapping, Optional, Set, Tuple
 
 from batchinfer.errors import MappingError
 from batchinfer.tf1 import tf
@@ -11,6 +11,7 @@ from conversion.weights.slices import Slice, parse_slice
 from conversion.weights.specs import GraphVariable, VariableSpec
 
 _RESTORES = ("RestoreV2", "RestoreSlice", "Restore")
+_VARIABLES = ("VarHandleOp", "VariableV2", "Variable")
 _PASSED = ("Identity", "Reshape")
 
 
@@ -44,6 +45,20 @@ def graph_variables(
         GraphVariable(found[name], keys.get(name, name), (parts or {}).get(name))
         for name in sorted(found)
     )
+
+
+def signature_variables(meta_graph: Any) -> Set[str]:
+    """Names of the variables that the outputs of any signature_def reach."""
+    outputs = [one for made in meta_graph.signature_def.values() for one in made.outputs.values()]
+    tensors = [one.name or one.coo_sparse.values_tensor_name for one in outputs]
+    named = {node.name for node in meta_graph.graph_def.node}
+    roots = [Edge.parse(name).node for name in tensors if name]
+    needed = GraphView(meta_graph.graph_def, [name for name in roots if name in named]).reachable()
+    return {
+        variable_name(node)
+        for node in meta_graph.graph_def.node
+        if node.name in needed and node.op in _VARIABLES
+    }
 
 
 def saver_keys(meta_graph: Any) -> Dict[str, str]:

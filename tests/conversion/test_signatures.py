@@ -12,7 +12,7 @@ import pytest
 from batchinfer.arrow import pa, pq
 from batchinfer.bundle import Bundle
 from batchinfer.driver import run
-from batchinfer.errors import InputError
+from batchinfer.errors import InputError, MappingError
 from batchinfer.options import ClusterOptions, FaultOptions, ScoreOptions
 from batchinfer.ragged import Ragged
 from batchinfer.scorer import Scorer
@@ -322,6 +322,32 @@ def test_a_signature_is_picked_by_name_and_all_are_listed(several_model, tmp_pat
         convert(ConvertOptions(several_model, str(tmp_path / "none")))
     listed = inspect(open_source(several_model), Request({}, {}, "predict")).signatures
     assert list(listed) == ["classify", "predict", "regress"]
+
+
+def towers():
+    """Two signatures with a variable each; a third variable is read by none."""
+    x = tf.placeholder(tf.float32, [None, 2], name="x")
+    tf.get_variable("unread", [2])
+    return {
+        name: ({"x": x}, {"y": tf.matmul(x, tf.get_variable(name, [2, 3]))}) for name in ("a", "b")
+    }
+
+
+def test_what_only_another_signature_reads_is_dropped_and_the_rest_is_not(tmp_path):
+    path = save(tmp_path / "model", towers, signatures=True)
+    with pytest.raises(MappingError) as error:
+        convert(ConvertOptions(path, str(tmp_path / "refused"), signature="a"))
+    assert "no rule for    + unread" in str(error.value) and "+ b" not in str(error.value)
+    rules = tmp_path / "rules.json"
+    rules.write_text('{"drop": [{"name": "unread", "reason": "never used"}]}')
+    for name, other in ("ab", "ba"):
+        bundle = str(tmp_path / name)
+        convert(ConvertOptions(path, bundle, signature=name, rules=str(rules)))
+        manifest = Bundle.open(bundle).manifest
+        assert list(manifest["variables"]) == [name]
+        assert manifest["dropped"][other] == (
+            "not read by the outputs; another signature of the source reads it"
+        )
 
 
 def test_the_only_signature_is_taken_whatever_its_name(tmp_path):
