@@ -24,22 +24,16 @@ def flat(graph_def: Any) -> Any:
         ConversionError: an op that this TensorFlow does not know, or an argument that stands
             for several tensors, which no Python API of TensorFlow writes.
     """
-    if not graph_def.library.function:
-        return graph_def
-    made = copied(graph_def)
-    known = GraphView(made).functions
-    for function in made.library.function:
-        arguments = _arguments(function)
-        ranges = {node.name: output_ranges(node, known) for node in function.node_def}
-        for node in function.node_def:
-            node.input[:] = [str(_flat_edge(text, arguments, ranges)) for text in node.input]
-        for name, text in function.ret.items():
-            function.ret[name] = str(_flat_edge(text, arguments, ranges))
-    return made
+    return _respelled(graph_def, lambda *edge: str(_flat_edge(*edge)))
 
 
 def named(graph_def: Any) -> Any:
     """The inverse of `flat`: functions as TensorFlow imports them."""
+    return _respelled(graph_def, _named_edge)
+
+
+def _respelled(graph_def: Any, spell: Callable[[str, Any, Any], str]) -> Any:
+    """Every edge in the functions, spelled otherwise."""
     if not graph_def.library.function:
         return graph_def
     made = copied(graph_def)
@@ -48,9 +42,9 @@ def named(graph_def: Any) -> Any:
         arguments = _arguments(function)
         ranges = {node.name: output_ranges(node, known) for node in function.node_def}
         for node in function.node_def:
-            node.input[:] = [_named_edge(text, arguments, ranges) for text in node.input]
+            node.input[:] = [spell(text, arguments, ranges) for text in node.input]
         for name, text in function.ret.items():
-            function.ret[name] = _named_edge(text, arguments, ranges)
+            function.ret[name] = spell(text, arguments, ranges)
     return made
 
 
