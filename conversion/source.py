@@ -157,10 +157,18 @@ def _open_folder(path: str) -> Source:
     """A folder that is no SavedModel: its checkpoint, unless artifacts lie in it."""
     inside = [os.path.dirname(name) for name in _found(path, "*", "saved_model.pb")]
     inside += _found(path, "*.meta")
+    checkpoint = find_checkpoint(path)
     if inside:
         listed = "\n  ".join(inside)
-        raise InputError(f"{path} holds artifacts but is none; name one of them:\n  {listed}")
-    checkpoint = find_checkpoint(path)
+        with_code = (
+            "\nOr, with the code of the model, take the folder's newest checkpoint:\n  "
+            f"python jobs/convert.py {path} --model-fn PACKAGE.MODULE:model_fn "
+            "--params params.yaml --features features.yaml --out BUNDLE"
+        )
+        raise InputError(
+            f"{path} holds artifacts but is none; name one of them:\n  {listed}"
+            + (with_code if checkpoint else "")
+        )
     if checkpoint:
         return Source("checkpoint", path, None, checkpoint, None)
     raise InputError(f"folder {path} holds no artifact: expected {_EXPECTED}")

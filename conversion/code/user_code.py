@@ -13,6 +13,7 @@ import traceback
 from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from batchinfer.errors import BatchinferError, InputError
+from conversion.graphs.graph import close_names
 
 NAMED = re.compile(r"(?P<module>[A-Za-z_][\w.]*):(?P<path>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)")
 SHOWN_FRAMES = 4  # of the user's own, the innermost
@@ -46,14 +47,17 @@ def load(named: str, option: str) -> Any:
     value = module
     for name in found.group("path").split("."):
         if not hasattr(value, name):
-            names = [one for one in dir(value) if not one.startswith("_")]
-            listed = ", ".join(names[:40]) or "nothing"
             raise InputError(
-                f"{option} {named}: {getattr(value, '__name__', value)} has no {name}; it has "
-                f"{listed}"
+                f"{option} {named}: {getattr(value, '__name__', value)} has no {name}; "
+                + close_names(name, _own_callables(value))
             )
         value = getattr(value, name)
     return value
+
+
+def _own_callables(value: Any) -> List[str]:
+    """Functions and classes that a module or class offers."""
+    return [one for one in dir(value) if one[0] != "_" and callable(getattr(value, one, None))]
 
 
 def _imported(module: str, named: str, option: str) -> Any:

@@ -55,3 +55,4 @@ def test_a_folder_around_artifacts_names_them(artifacts):
         open_source(artifacts.folder)
     assert "holds artifacts but is none; name one of them:" in str(error.value)
     assert artifacts.rewrite_float32 in str(error.value)
+    assert f"convert.py {artifacts.folder} --model-fn PACKAGE.MODULE:model_fn" in str(error.value)
