@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any, Dict, List, Mapping, Optional, Tuple
+from dataclasses import dataclass, field, replace
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 
 from batchinfer.errors import InputError
 from batchinfer.signature import Signature
@@ -21,7 +21,7 @@ from conversion.lowering import (
     variables_of,
 )
 from conversion.source import KINDS, Source, tags_of
-from conversion.surgery import REWRITES, operate, sweep
+from conversion.surgery import REWRITES, Applied, operate, sweep
 from conversion.weights import matching, names
 from conversion.weights.checkpoint import read_specs, require_files
 from conversion.weights.specs import Assignment
@@ -188,31 +188,38 @@ def _chosen(source: Source, request: Request, problems: List[str]) -> tensors.Te
 def _operated(
     source: Source, request: Request, chosen: tensors.Tensors, problems: List[str]
 ) -> _Trial:
-    """The conversion of the graph, as far as it goes."""
+    """The conversion of the graph, and what was found out as far as it goes."""
     original = source.meta_graph.graph_def
+    trial = _Trial(_census(original, original, ()))
     try:
         anchored, chosen = tensors.anchor(original, chosen, source.path)
         roots = [Edge.parse(tensor).node for tensor in chosen.outputs.values()]
         anchored = tables.with_initialisers(source, anchored)
         roots += tables.table_initialisers(anchored, roots)
         needed = sweep.sweep(GraphView(anchored, roots))[0] if roots else anchored
+        trial = replace(trial, ops=_census(original, needed, ()))
         roots = roots or [node.name for node in anchored.node]
         cleaned, applied = operate(anchored, roots, request.precision, request.target)
-        rewrites = {one.rewrite: one.count for one in applied if one.count}
-        rewrites = {name: rewrites[name] for name in rewrites if name not in EVERYWHERE}
         refused = inventory.refusals(cleaned, request.target)
-        ops = _census(original, needed, refused)
+        trial = replace(trial, ops=_census(original, needed, refused), rewrites=_counts(applied))
         if refused:
             problems.append(inventory.message(refused))
         if refused or not chosen.outputs:
-            return _Trial(ops, rewrites=rewrites)
-        found = variables_of(source, cleaned)
+            return trial
+        trial = replace(trial, variables=variables_of(source, cleaned))
         signature = tensors.read_signature(tensors.imported(cleaned, source.path), chosen)[0]
-        return _Trial(ops, found, _sides(signature), rewrites)
+        return replace(trial, bundle=_sides(signature))
     except InputError as error:
         if str(error) not in problems:
             problems.append(str(error))
-        return _Trial(_census(original, original, inventory.refusals(original)))
+        return trial
+
+
+def _counts(applied: Iterable[Applied]) -> Dict[str, int]:
+    """Places changed, of the rewrites that say something about this graph."""
+    return {
+        one.rewrite: one.count for one in applied if one.count and one.rewrite not in EVERYWHERE
+    }
 
 
 def _sides(signature: Signature) -> Dict[str, Dict[str, str]]:

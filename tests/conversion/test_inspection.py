@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+from batchinfer.tf1 import tf
 from conversion.inspection import OpCount, inspect
 from conversion.inspection_text import as_text
 from conversion.lowering import Request
@@ -122,3 +123,22 @@ def test_a_checkpoint_alone_is_listed_and_said_not_to_be_enough(artifacts):
         "net/norm/moving_variance",
     }
     assert "checkpoint alone" in found.problems[0]
+
+
+def test_a_conversion_that_stops_late_shows_no_false_verdicts(tmp_path):
+    config = tf.ConfigProto(graph_options=tf.GraphOptions(place_pruned_graph=True))
+    with tf.Graph().as_default(), tf.Session(config=config) as session:
+        x = tf.placeholder(tf.float32, [8, 3], name="x")
+        keep = tf.placeholder(tf.float32, [], name="keep")
+        w = tf.get_variable("w", [3], use_resource=True)
+        tf.identity(tf.tpu.rewrite(lambda x, k: x * k * w, [x, keep])[0], name="out")
+        session.run(w.initializer)
+        prefix = tf.train.Saver().save(session, str(tmp_path / "m"), write_meta_graph=False)
+        tf.train.export_meta_graph(prefix + ".meta")
+    found = looked_at(prefix + ".meta", inputs={"x": "x"}, outputs={"y": "out"})
+    (problem,) = found.problems
+    assert "the outputs need 1 placeholder(s) that are no inputs:\n  keep: float32[]" in problem
+    ops = {one.op: one.fate for one in found.ops}
+    assert ops["TPUReplicatedOutput"] == "replaced by Identity"
+    assert not [op for op, fate in ops.items() if fate.startswith("REFUSED")]
+    assert [one.fate for one in found.variables] == ["kept"]
