@@ -11,7 +11,7 @@ from batchinfer.bundle import GOLDEN, Bundle
 from batchinfer.errors import InputError
 from conversion.proof.ragged_arrays import plain_arrays
 from conversion.proof.reference_file import Arrays, read_reference
-from conversion.proof.strings import storable
+from conversion.proof.strings import storable, with_sizes
 
 MAX_ROWS = 64
 MAX_BYTES = 32 << 20  # of inputs and outputs together
@@ -26,11 +26,11 @@ def write_golden(folder: str, inputs: Mapping[str, Any], outputs: Mapping[str, A
     for name, array in inputs.items():
         plain.update(plain_arrays(name, array))
     rows = _rows_kept([*plain.values(), *outputs.values()])
-    golden = {f"inputs/{name}": storable(array[:rows]) for name, array in plain.items()}
-    golden.update({f"outputs/{name}": storable(array[:rows]) for name, array in outputs.items()})
+    golden = {f"inputs/{name}": array[:rows] for name, array in plain.items()}
+    golden.update({f"outputs/{name}": array[:rows] for name, array in outputs.items()})
     name = os.path.join(folder, GOLDEN)
     os.makedirs(os.path.dirname(name), exist_ok=True)
-    np.savez_compressed(name, **golden)
+    np.savez_compressed(name, **with_sizes(golden))
     return rows
 
 

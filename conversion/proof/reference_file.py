@@ -10,7 +10,7 @@ import numpy as np
 from batchinfer.errors import InputError
 from batchinfer.signature import Signature
 from conversion.proof.ragged_arrays import ragged_rows
-from conversion.proof.strings import as_bytes
+from conversion.proof.strings import as_bytes, without_sizes
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,14 @@ class Arrays:
 def read_reference(path: str) -> Arrays:
     """Read an .npz with the keys `inputs/<name>` and `outputs/<name>`, or inputs alone.
 
+    `sizes/inputs/<name>`, one whole number a string, keeps the NUL bytes at the ends of strings.
+
     Raises:
         InputError: not an .npz, pickled objects in it, other keys, or no inputs.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
+            arrays = without_sizes({key: file[key] for key in file.files})
     except (OSError, ValueError, AttributeError) as error:
         raise InputError(
             f"cannot read --reference {path}: expected an .npz of plain arrays: {error}"
