@@ -133,17 +133,19 @@ def named_checkpoint(path: str) -> str:
 
 
 def _open_saved_model(path: str, checkpoint: Optional[str]) -> Source:
+    """Its graph for serving: one without the tag `tpu` first, the fewest other tags first."""
     name = os.path.join(path, "saved_model.pb")
     model = _parsed(name, SavedModel())
     tags = [frozenset(meta_graph.meta_info_def.tags) for meta_graph in model.meta_graphs]
-    for kind, wanted in (("saved_model", {SERVE}), ("tpu_saved_model", {SERVE, TPU})):
-        if wanted in tags:
-            meta_graph = model.meta_graphs[tags.index(frozenset(wanted))]
-            inside = os.path.join(path, "variables", "variables")
-            found = named_checkpoint(checkpoint) if checkpoint else find_checkpoint(inside)
-            return Source(kind, path, meta_graph, found, name)
+    serving = sorted((found for found in tags if SERVE in found), key=lambda f: (TPU in f, len(f)))
+    if serving:
+        meta_graph = model.meta_graphs[tags.index(serving[0])]
+        inside = os.path.join(path, "variables", "variables")
+        found = named_checkpoint(checkpoint) if checkpoint else find_checkpoint(inside)
+        kind = "tpu_saved_model" if TPU in serving[0] else "saved_model"
+        return Source(kind, path, meta_graph, found, name)
     listed = "; ".join(", ".join(sorted(found)) or "no tags" for found in tags) or "no graph at all"
-    raise InputError(f"{name}: expected a graph tagged {{serve}} or {{serve, tpu}}; found {listed}")
+    raise InputError(f"{name}: expected a graph tagged `serve`; found {listed}")
 
 
 def _checkpoint_of_meta_graph(path: str, checkpoint: Optional[str]) -> Optional[str]:

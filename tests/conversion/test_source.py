@@ -8,6 +8,7 @@ import pytest
 
 from batchinfer.errors import InputError
 from conversion.source import open_source
+from conversion.tf_internals import SavedModel
 
 
 @pytest.mark.parametrize(
@@ -56,3 +57,26 @@ def test_a_folder_around_artifacts_names_them(artifacts):
     assert "holds artifacts but is none; name one of them:" in str(error.value)
     assert artifacts.rewrite_float32 in str(error.value)
     assert f"convert.py {artifacts.folder} --model-fn PACKAGE.MODULE:model_fn" in str(error.value)
+
+
+# The graph that serves without a TPU comes first, then the one with the fewest other tags.
+@pytest.mark.parametrize(
+    "tags, taken, kind",
+    [
+        (["train", "serve gpu", "serve tpu"], "serve gpu", "saved_model"),
+        (["serve tpu", "serve gpu", "serve"], "serve", "saved_model"),
+        (["eval", "serve tpu x"], "serve tpu x", "tpu_saved_model"),
+        (["train", "eval tpu"], None, "expected a graph tagged `serve`; found train; eval, tpu"),
+    ],
+)
+def test_of_several_graphs_one_that_serves_is_taken(tmp_path, tags, taken, kind):
+    model = SavedModel()
+    for words in tags:
+        model.meta_graphs.add().meta_info_def.tags.extend(words.split())
+    (tmp_path / "saved_model.pb").write_bytes(model.SerializeToString())
+    if taken is None:
+        with pytest.raises(InputError, match=kind):
+            open_source(str(tmp_path))
+    else:
+        source = open_source(str(tmp_path))
+        assert (list(source.meta_graph.meta_info_def.tags), source.kind) == (taken.split(), kind)
