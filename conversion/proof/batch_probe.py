@@ -29,6 +29,7 @@ SECONDS = 60.0  # after which no further size is tried
 BYTES = 256 << 20  # of the inputs of one run
 SECOND_SEED = 21  # of the rows that others are scored beside
 SAME = "every row gave the same outputs for these inputs"
+NOT_RUN = "could not be run: "
 OPEN_ROWS = 8  # rows of a probed batch where the graph leaves them open
 
 
@@ -39,7 +40,7 @@ class Batch:
     Attributes:
         rows: the only size that the graph runs with; None when any does.
         rows_independent: a row's prediction does not depend on its place or on the other rows;
-            None when that was not tried.
+            None when that was not tried, or other sizes gave other values without it showing.
         probed: the sizes that gave the same rows.
         why: what was found, in words.
     """
@@ -60,9 +61,10 @@ class Batch:
 
     def warnings(self) -> Tuple[str, ...]:
         """What the user must know before grouping rows in another way than training did."""
-        if self.why == SAME:
+        if self.why == SAME or (self.rows_independent is None and self.probed):
             return (
-                f"whether the rows of a batch change each other's predictions is not known: {SAME}",
+                "whether the rows of a batch change each other's predictions is not known: "
+                + self.why,
             )
         if self.rows_independent is not False:
             return ()
@@ -219,7 +221,7 @@ def dependence(run: Run, rows: Rows) -> str:
         try:
             problem = rows.differ(run, numbers, SIZES_OF_SCALE)
         except (tf.errors.OpError, ValueError) as error:
-            problem = "could not be run: " + short(error)
+            problem = NOT_RUN + short(error)
         if problem:
             return f"{problem} when its row was scored {what}"
     return rows.company_matters(run, even, [row + size for row in odd])
@@ -253,7 +255,7 @@ def other_sizes(run: Run, rows: Rows, row_bytes: int) -> Tuple[Tuple[int, ...], 
         try:
             problem = rows.differ(run, numbers, SIZES_OF_SCALE)
         except (tf.errors.OpError, ValueError) as error:
-            problem = "could not be run: " + short(error)
+            problem = NOT_RUN + short(error)
         if problem:
             return tuple(sorted(good)), f"a batch of {size}: {problem}"
         good.append(size)
@@ -262,6 +264,11 @@ def other_sizes(run: Run, rows: Rows, row_bytes: int) -> Tuple[Tuple[int, ...], 
         kept, others = list(range(0, pool, 2)), list(range(1, pool, 2))
         problem = rows.company_matters(run, kept, others)
     return tuple(sorted(good)), problem and f"a batch of {pool}: {problem}"
+
+
+def gave_other_values(problem: str) -> bool:
+    """Whether a batch of another size ran, and its rows were not the same."""
+    return problem.startswith("a batch of ") and NOT_RUN not in problem
 
 
 def refuse_other_rows(outputs: Mapping[str, Any], rows: int) -> None:

@@ -96,13 +96,17 @@ def _settle(
         why = problem or "every size gives the same rows"
         return Settled(lowered, Batch(None, not problem, good, why), first)
     failed: List[str] = []
+    independent: Optional[bool] = True
     for what, graph_def in attempts(lowered.graph_def, signature):
         good, problem, opened = _tried(session, lowered, graph_def, rows, size, len(failed))
         if not problem:
             why = f"traced with {fixed} rows; the same rows in other sizes with {what} opened"
             return Settled(opened, Batch(None, True, good, why), first, what)
+        # Later attempts change more than the inputs, and may give other values by their own fault.
+        if not failed and fixed > 1 and batch_probe.gave_other_values(problem):
+            independent = None
         failed.append(f"with {what} opened: {problem}")
-    return Settled(lowered, Batch(fixed, True, (fixed,), "; ".join(failed)), first)
+    return Settled(lowered, Batch(fixed, independent, (fixed,), "; ".join(failed)), first)
 
 
 def _refuse_constant_rows(run: Run, rows: Rows) -> None:

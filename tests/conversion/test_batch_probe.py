@@ -237,6 +237,14 @@ def test_rows_that_all_give_the_same_show_nothing(tmp_path):
     assert "is not known" in Batch(4, why=found["why"]).warnings()[0]
 
 
+def test_other_values_in_other_sizes_leave_it_open_whether_rows_matter(tmp_path):
+    counted = converted(tmp_path, lambda x, w: tf.matmul(x, w) * tf.reduce_sum(x * 0 + 1))
+    found = counted["batch"]
+    assert (found["kind"], found["rows"], found["rows_independent"]) == ("fixed", 4, None)
+    assert "output y differed by" in found["why"]
+    assert "is not known: with inputs opened" in Batch(4, None, (4,), found["why"]).warnings()[0]
+
+
 def test_equal_rows_of_the_user_show_nothing():
     assert rows_of(alone, np.ones((4, 2)), np.ones((4, 2))).all_same()
     assert not rows_of(alone).all_same()
