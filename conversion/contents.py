@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterable, List, Optional, Tuple
 
 from batchinfer.tf1 import tf
 from conversion.graphs.graph import every_node
+from conversion.graphs.inventory import EMBEDDING, TRAINING
 from conversion.source import Source
 from conversion.tf_internals import attr_value
 from conversion.weights import matching, names
@@ -157,3 +158,10 @@ def refusal(source: Source, why: str, contents: Optional[Contents] = None) -> st
         parts.append("What is inside:\n" + "\n".join("  " + line for line in inside))
     parts.append(what_would_work(source, contents))
     return "\n".join(parts)
+
+
+def with_way_out(source: Source, problem: str) -> str:
+    """A refusal of ops; where only the model's code helps, with what is inside and the command."""
+    if source.code or not any(why in problem for why in (TRAINING, EMBEDDING)):
+        return problem
+    return refusal(source, problem)

@@ -9,6 +9,7 @@ from typing import Any, Dict, Iterable, List, Mapping, Optional, Tuple
 from batchinfer.errors import InputError
 from batchinfer.signature import Signature
 from batchinfer.tf1 import tf
+from conversion import contents
 from conversion.convert_command import command_for
 from conversion.graphs import inventory, tables, tensors
 from conversion.graphs.candidates import candidates
@@ -203,7 +204,7 @@ def _operated(
         refused = inventory.refusals(cleaned, request.target)
         trial = replace(trial, ops=_census(original, needed, refused), rewrites=_counts(applied))
         if refused:
-            problems.append(inventory.message(refused))
+            problems.append(contents.with_way_out(source, inventory.message(refused)))
         if refused or not chosen.outputs:
             return trial
         trial = replace(trial, variables=variables_of(source, cleaned))

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, FrozenSet, Mapping, Optional, Tuple
 
-from batchinfer.errors import InputError
+from batchinfer.errors import InputError, UnsupportedOpsError
 from batchinfer.signature import Signature
 from conversion import contents
 from conversion.graphs import inventory, tables, tensors
@@ -93,7 +93,10 @@ def lower(source: Source, request: Request) -> Lowered:
     graph_def, applied = operate(
         graph_def, anchors + list(initialisers), request.precision, request.target
     )
-    inventory.refuse(graph_def, request.target)
+    try:
+        inventory.refuse(graph_def, request.target)
+    except UnsupportedOpsError as error:
+        raise UnsupportedOpsError(contents.with_way_out(source, str(error))) from error
     found = variables_of(source, graph_def)
     checkpoint = require_checkpoint(source, bool(found))
     mapping = matching.assign(

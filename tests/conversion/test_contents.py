@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from batchinfer.errors import InputError
+from batchinfer.errors import InputError, UnsupportedOpsError
 from batchinfer.tf1 import tf
 from conversion.contents import as_lines, read_contents
 from conversion.convert import convert
@@ -85,3 +86,24 @@ def test_the_contents_of_a_graph_without_a_tpu_are_its_variables(tmp_path):
         session.run(tf.global_variables_initializer())
         prefix = tf.train.Saver().save(session, str(tmp_path / "m.ckpt"), write_meta_graph=False)
     assert as_lines(read_contents(open_source(prefix))) == ["model variables     1 (1.0 MB)"]
+
+
+def test_tpu_embeddings_are_answered_with_the_command_that_builds_the_model_again(tmp_path):
+    config = tf.ConfigProto(graph_options=tf.GraphOptions(place_pruned_graph=True))
+    with tf.Graph().as_default(), tf.Session(config=config) as session:
+        x = tf.placeholder(tf.float32, [8, 4], name="x")
+        w = tf.get_variable("w", [4, 3], use_resource=True)
+        looked_up = tf.raw_ops.TPUEmbeddingActivations(
+            embedding_variable=0.0, sliced_activations=x, table_id=0, lookup_id=0
+        )
+        tf.matmul(looked_up, w, name="y")
+        session.run(w.initializer)
+        prefix = tf.train.Saver().save(session, str(tmp_path / "m.ckpt-3"), write_meta_graph=False)
+        tf.train.export_meta_graph(prefix + ".meta")
+    asked = ConvertOptions(prefix + ".meta", str(tmp_path / "b"), inputs={"x": "x"})
+    with pytest.raises(UnsupportedOpsError) as error:
+        convert(replace(asked, outputs={"y": "y"}))
+    text = str(error.value)
+    assert "TPUEmbeddingActivations x1" in text
+    assert "TPU embedding       1 activations of tables" in text
+    assert f"jobs/convert.py {prefix} --model-fn PACKAGE.MODULE:model_fn" in text
