@@ -74,12 +74,7 @@ class ScoringActor:
         device = describe_device(gpu)
         on_gpu = device.startswith("gpu")
         self._callers = GPU_CALLERS if on_gpu else job.cpus
-        self._scorer = Scorer.restore(
-            bundle,
-            job.batch_rows,
-            intra_op_threads=0 if on_gpu else 1,
-            gpu_memory_fraction=job.gpus * 0.9 if on_gpu and job.gpus < 1 else 0.0,
-        )
+        self._scorer = self.restore_scorer(bundle, on_gpu)
         signature = Signature.from_json(job.signature)
         kept = pa.ipc.read_schema(pa.py_buffer(job.kept))
         self._columns = Columns(signature, job.columns, kept)
@@ -87,6 +82,16 @@ class ScoringActor:
         store.exclusive = job.exclusive
         self._folder = RunFolder(store, path)
         return {"device": device, "batch_rows": self._scorer.batch_rows}
+
+    def restore_scorer(self, bundle: Bundle, on_gpu: bool) -> Any:
+        """What scores the batches; a subclass may give anything with the methods of a Scorer."""
+        job = self._job
+        return Scorer.restore(
+            bundle,
+            job.batch_rows,
+            intra_op_threads=0 if on_gpu else 1,
+            gpu_memory_fraction=job.gpus * 0.9 if on_gpu and job.gpus < 1 else 0.0,
+        )
 
     @ray.method(concurrency_group="score")
     def score(self, shard: Shard) -> dict[str, Any]:
@@ -131,13 +136,17 @@ class ScoringActor:
 
 
 class RayEngine:
-    """The dispatcher's view of Ray: actors as handles, calls as references."""
+    """The dispatcher's view of Ray: actors as handles, calls as references.
 
-    def __init__(self, job: ScoringJob) -> None:
+    Args:
+        actor: the class of the actors; a benchmark's own restores another scorer.
+    """
+
+    def __init__(self, job: ScoringJob, actor: type[ScoringActor] = ScoringActor) -> None:
         self._job = job
         self._remote = ray.remote(
             concurrency_groups={"score": SHARDS_AT_ONCE, "control": 1}
-        )(ScoringActor).options(
+        )(actor).options(
             num_gpus=job.gpus,
             num_cpus=job.cpus,
             max_restarts=0,  # the dispatcher owns retries and replacements

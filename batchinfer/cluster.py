@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ from typing import Any, Iterator, Optional
 
 import ray
 
-from batchinfer.actors import RayEngine
+from batchinfer.actors import RayEngine, ScoringActor
 from batchinfer.driver import Backend
 from batchinfer.errors import InputError
 from batchinfer.job import ScoringJob
@@ -95,18 +96,18 @@ class StopSignal:
         self.stop_name = signal.Signals(number).name
 
 
-def ray_backend() -> Backend:
-    """The production backend of `driver.run`."""
-    return Backend(connected, wants_gpu, _engine)
+def ray_backend(actor: type[ScoringActor] = ScoringActor) -> Backend:
+    """The production backend of `driver.run`; see `RayEngine` for `actor`."""
+    return Backend(connected, wants_gpu, functools.partial(_engine, actor))
 
 
-def _engine(job: ScoringJob, cluster: ClusterOptions) -> RayEngine:
+def _engine(actor: type[ScoringActor], job: ScoringJob, cluster: ClusterOptions) -> RayEngine:
     """The engine for a job, once a Ray that cannot grow is known to have room for an actor.
 
     Raises:
         InputError: this machine will never have what one actor needs.
     """
-    engine = RayEngine(job)
+    engine = RayEngine(job, actor)
     resources = ray.cluster_resources()
     lacks = resources.get("GPU", 0) < job.gpus or resources.get("CPU", 0) < job.cpus
     if lacks and not _address(cluster):

@@ -124,7 +124,8 @@ def _bytes(mebibytes: Optional[float]) -> Optional[int]:
     return max(1, int(mebibytes * MIB))
 
 
-def score(flags: argparse.Namespace) -> Dict[str, Any]:
+def score(flags: argparse.Namespace, backend: Any = None) -> Dict[str, Any]:
+    """Score as the flags say, on Ray or on another `driver.Backend`."""
     options = ScoreOptions(
         bundle=word(flags.bundle, "--bundle"),
         inputs=tuple(words(flags.input)),
@@ -159,7 +160,7 @@ def score(flags: argparse.Namespace) -> Dict[str, Any]:
     from batchinfer.driver import run as run_scoring
 
     stop_on_sigterm()
-    return run_scoring(options, cluster, faults, ray_backend())
+    return run_scoring(options, cluster, faults, backend or ray_backend())
 
 
 if __name__ == "__main__":
