@@ -82,7 +82,8 @@ def cast_column(batch: pa.RecordBatch, field: pa.Field) -> pa.Array:
     Raises:
         pa.ArrowException: a value cannot be held, such as the year 2300 in nanoseconds.
     """
-    return column_of(batch, field.name).cast(field.type)
+    array = column_of(batch, field.name)
+    return array if array.type == field.type else array.cast(field.type)
 
 
 def column_of(batch: pa.RecordBatch, name: str) -> pa.Array:

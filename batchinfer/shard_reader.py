@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterator
 
 import numpy as np
 
-from batchinfer.arrow import pa, pq
+from batchinfer.arrow import pa
 from batchinfer.batch import Batch
 from batchinfer.columns import bad_rows, to_rows
 from batchinfer.errors import ShardError
-from batchinfer.footer import leaves_of
 from batchinfer.kept import cast_column, column_of
 from batchinfer.plan import Segment, Shard
-from batchinfer.read_size import STREAM_BYTES, fetches, read_rows, stored_row_bytes
+from batchinfer.record_batches import WINDOWS_AHEAD, RowGroups
 from batchinfer.rejects import Rejects
 from batchinfer.schema import Columns
 from batchinfer.storage import ObjectInfo, Store
@@ -66,31 +67,24 @@ class ShardReader:
         store, path = self.open_store(segment.url)
         found = store.open_input(ObjectInfo(path, segment.size, segment.version))
         try:
-            # Opened once, so that a file replaced meanwhile is not read half old, half new.
-            with pa.OSFile(found) if isinstance(found, str) else found as source:
-                yield from self._portions(segment, source, isinstance(found, str))
+            with contextlib.ExitStack() as stack:
+                groups = self._opened(found, stack)
+                yield from groups.batches(segment.first_row_group, segment.stop_row_group)
         except (pa.ArrowException, OSError) as error:
             raise ShardError(f"{segment.url}: cannot read: {error}") from error
 
-    def _portions(self, segment: Segment, source: Any, local: bool) -> Iterator[pa.RecordBatch]:
-        names, footer = self.columns.names, pq.read_metadata(source)
-        leaves = leaves_of(footer, set(names))
-        portions = fetches(footer, leaves, segment.first_row_group, segment.stop_row_group)
-        for row_groups, streamed in portions:
-            with pq.ParquetFile(
-                source,
-                metadata=footer,
-                buffer_size=STREAM_BYTES if streamed else 0,
-                pre_buffer=not (streamed or local),
-            ) as file:
-                stored = stored_row_bytes(footer, leaves, row_groups)
-                # use_threads: pyarrow 12 hangs at exit after threaded reads from Python files.
-                yield from file.iter_batches(
-                    batch_size=read_rows(self.columns.signature, stored),
-                    row_groups=row_groups,
-                    columns=names,
-                    use_threads=False,
-                )
+    def _opened(self, found: Any, stack: contextlib.ExitStack) -> RowGroups:
+        if isinstance(found, str):
+            source = stack.enter_context(pa.OSFile(found))
+
+            def read(start: int, end: int) -> Any:
+                source.seek(start)
+                return source.read_buffer(end - start)
+
+            return RowGroups(source, self.columns, read)
+        source = stack.enter_context(found)
+        pool = stack.enter_context(ThreadPoolExecutor(WINDOWS_AHEAD + 1))
+        return RowGroups(source, self.columns, source.read_range, pool)
 
     def _batch(self, segment: Segment, first_row: int, found: pa.RecordBatch) -> Batch:
         columns, signature = self.columns, self.columns.signature

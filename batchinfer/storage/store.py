@@ -132,16 +132,24 @@ class RangeReader(io.RawIOBase):
 
     def read(self, size: int = -1) -> bytes:
         end = self._info.size if size is None or size < 0 else self._position + size
-        end = min(end, self._info.size)
-        if end <= self._position:
+        data = self.read_range(self._position, min(end, self._info.size))
+        self._position += len(data)
+        return data
+
+    def read_range(self, start: int, end: int) -> bytes:
+        """The bytes [start, end), wherever the position is; for several threads at once.
+
+        Raises:
+            StorageError: the object does not have them all.
+        """
+        if end <= start:
             return b""
-        data = self._store.read(self._info.path, self._position, end, self._info.version)
-        if len(data) != end - self._position:
+        data = self._store.read(self._info.path, start, end, self._info.version)
+        if len(data) != end - start:
             raise StorageError(
-                f"{self._store.url(self._info.path)}: expected {end - self._position} bytes at "
-                f"{self._position}, got {len(data)}"
+                f"{self._store.url(self._info.path)}: expected {end - start} bytes at {start}, "
+                f"got {len(data)}"
             )
-        self._position = end
         return data
 
     def readinto(self, buffer: Any) -> int:
