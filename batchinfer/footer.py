@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Iterator
 
-from batchinfer.arrow import pa, pq
+from batchinfer.arrow import pa, parse_footer, pq
 from batchinfer.errors import ShardError
 from batchinfer.storage import ObjectInfo, Store
 
@@ -24,7 +24,7 @@ def read_footer(store: Store, info: ObjectInfo) -> pq.FileMetaData:
     if len(tail) < needed <= info.size:
         tail = store.read(info.path, info.size - needed, info.size, info.version)
     with damage_reported():
-        return pq.read_metadata(pa.BufferReader(tail))
+        return parse_footer(tail)
 
 
 def leaves_of(footer: pq.FileMetaData, columns: set[str]) -> list[int]:

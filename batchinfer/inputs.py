@@ -1,22 +1,15 @@
-"""A folder, a glob, a list of files -> the Parquet files to score, with their footers read."""
+"""A folder, a glob, a list of files -> the Parquet files to score."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import lru_cache
-from typing import Any, Callable, Iterable, Mapping, Optional, Sequence
+from typing import Any, Iterable, Mapping, Optional, Sequence
 
-from batchinfer.arrow import pa, pq
-from batchinfer.errors import InputError, ObjectChangedError, ObjectNotFoundError
-from batchinfer.footer import damage_reported, leaves_of, read_footer
-from batchinfer.plan import InputFile, RowGroup
+from batchinfer.errors import InputError
 from batchinfer.storage import ObjectInfo, Retry, Store, open_store
 
 SUFFIXES = (".parquet", ".parq", ".pq")
-FOOTER_THREADS = 16  # footers are small reads: latency, not bandwidth
 WILD = re.compile(r"[*?\[]")
 
 
@@ -59,74 +52,6 @@ def takes(path: str, name: str) -> bool:
     if name == path or name.startswith(path.rstrip("/") + "/"):
         return True
     return bool(WILD.search(path) and _glob_pattern(path).match(name))
-
-
-def read_footers(
-    inputs: Sequence[tuple[Store, ObjectInfo]], columns: Sequence[str]
-) -> list[InputFile]:
-    """Read every footer, several at a time; the data is not touched.
-
-    Args:
-        columns: the columns that will be read; their sizes decide how files are cut.
-
-    Returns:
-        One record per input; one that cannot be read carries its problem.
-    """
-    known: dict[pa.Schema, pa.Schema] = {}  # a hundred thousand files share a schema or two
-    wanted = set(columns)
-
-    def read(one: tuple[Store, ObjectInfo]) -> InputFile:
-        file = _input_file(one[0], one[1], wanted)
-        return replace(file, schema=known.setdefault(file.schema, file.schema))
-
-    with ThreadPoolExecutor(FOOTER_THREADS) as pool:
-        return list(pool.map(read, inputs))
-
-
-def check_files(
-    files: Sequence[InputFile], problem: Callable[[pa.Schema], Optional[str]]
-) -> list[InputFile]:
-    """The same files; one that does not fit carries its problem now, with its row groups.
-
-    Args:
-        problem: what is wrong with a file's schema, in words, or None.
-    """
-    known = lru_cache(maxsize=None)(problem)
-    return [
-        file if file.problem else replace(file, problem=known(file.schema) or "") for file in files
-    ]
-
-
-def _input_file(store: Store, info: ObjectInfo, columns: set[str]) -> InputFile:
-    url = store.url(info.path)
-    try:
-        footer = read_footer(store, info)
-        with damage_reported():
-            schema, groups = footer.schema.to_arrow_schema(), _row_groups(footer, columns)
-    except (pa.ArrowException, ObjectNotFoundError, ObjectChangedError) as error:
-        problem = f"not a readable Parquet file ({info.size} bytes): {_first_line(error)}"
-        return InputFile(url, info.size, info.version, (), problem)
-    damage = _row_count_problem(footer.num_rows, groups)
-    if damage:
-        return InputFile(url, info.size, info.version, (), damage)
-    return InputFile(url, info.size, info.version, groups, "", schema.remove_metadata())
-
-
-def _row_groups(footer: pq.FileMetaData, columns: set[str]) -> tuple[RowGroup, ...]:
-    wanted = leaves_of(footer, columns)
-    groups = (footer.row_group(number) for number in range(footer.num_row_groups))
-    return tuple(
-        RowGroup(g.num_rows, sum(g.column(leaf).total_uncompressed_size for leaf in wanted))
-        for g in groups
-    )
-
-
-def _row_count_problem(num_rows: int, groups: Sequence[RowGroup]) -> Optional[str]:
-    """A damaged count loses rows in silence: pyarrow reads as many as the row group tells."""
-    counts = [group.num_rows for group in groups]
-    if sum(counts) == num_rows and min(counts, default=0) >= 0:
-        return None
-    return f"a damaged footer: {num_rows} rows in all, {sum(counts)} in its row groups"
 
 
 def _expand(store: Store, path: str) -> list[ObjectInfo]:
@@ -177,7 +102,3 @@ def _char_class(piece: str) -> str:
     negated = piece[1] in "!^" and len(piece) > 3
     body = re.sub(r"([\\\[&|~^])", r"\\\1", piece[1 + negated : -1])
     return f"[^/{body}]" if negated else f"[{body}]"
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0]

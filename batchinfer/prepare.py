@@ -21,7 +21,8 @@ from batchinfer.errors import (
     StorageError,
     TransientStorageError,
 )
-from batchinfer.inputs import check_files, list_inputs, read_footers
+from batchinfer.input_files import check_files, read_footers
+from batchinfer.inputs import list_inputs
 from batchinfer.ledger import ShardRecord
 from batchinfer.options import FaultOptions, ScoreOptions
 from batchinfer.plan import ShardPlan, check_unchanged, make_plan

@@ -79,9 +79,7 @@ def choose_columns(
             why a row was rejected, columns missing, there twice or not fitting in every file (the
             first is shown), or kept columns whose types differ too much; all are listed.
     """
-    by_schema: dict[pa.Schema, list[str]] = {}
-    for url, schema in files:
-        by_schema.setdefault(schema, []).append(url)
+    by_schema = _by_schema(files)
     kept = pa.schema([pa.field(name, pa.null()) for name in keep])
     chosen = Columns(signature, complete(signature, columns), kept)
     fitting = {s: urls for s, urls in by_schema.items() if chosen.problem(s) is None}
@@ -99,6 +97,17 @@ def choose_columns(
             + "\nName a column for an input with --map INPUT=COLUMN, kept columns with --keep."
         )
     return dataclasses.replace(chosen, kept=unify(keep, fitting))
+
+
+def _by_schema(files: Sequence[tuple[str, pa.Schema]]) -> dict[pa.Schema, list[str]]:
+    """URLs by schema. One object's are put together first: to hash a schema takes 12 us."""
+    by_object: dict[int, tuple[pa.Schema, list[str]]] = {}
+    for url, schema in files:
+        by_object.setdefault(id(schema), (schema, []))[1].append(url)
+    by_schema: dict[pa.Schema, list[str]] = {}
+    for schema, urls in by_object.values():
+        by_schema.setdefault(schema, []).extend(urls)
+    return by_schema
 
 
 def complete(signature: Signature, columns: Mapping[str, str]) -> dict[str, str]:

@@ -11,7 +11,8 @@ import pytest
 
 from batchinfer.arrow import pa, pq
 from batchinfer.errors import InputError
-from batchinfer.inputs import check_files, list_inputs, read_footers
+from batchinfer.input_files import check_files, read_footers
+from batchinfer.inputs import list_inputs
 from batchinfer.plan import RowGroup
 from batchinfer.storage import open_store
 
@@ -275,6 +276,50 @@ def test_files_of_one_schema_share_it_whatever_their_metadata():
     assert torn.schema is None
     assert one.schema is two.schema
     assert (one.schema, one.schema.metadata) == (TABLE.schema, None)
+
+
+SCHEMAS = [
+    pa.table({"x": [[1.0, 2.0]] * 3, "id": [1, 2, 3]}),
+    pa.table({"x": [[1.0, 2.0]] * 3, "id": [1, 2, 3], "more": ["a"] * 3}),
+    pa.table({"id": [1, 2, 3], "x": [[1.0, 2.0]] * 3}),
+    # The same to Parquet; Arrow's own schema in the footer tells them apart.
+    pa.table({"x": [[1.0, 2.0]] * 3, "id": pa.array([1, 2, 3], pa.duration("us"))}),
+    pa.table({"x": [[1.0, 2.0]] * 3, "id": pa.array(["1", "2", "3"])}),
+    pa.table({"x": [[1.0, 2.0]] * 3, "id": pa.array(["1", "2", "3"], pa.large_string())}),
+    pa.table({"x": [[1.0, 2.0]] * 3, "id": pa.array(["1", "2", "3"]).dictionary_encode()}),
+]
+
+
+@pytest.mark.parametrize("step", [1, 3, 5], ids=["in turn", "mixed", "mixed otherwise"])
+def test_each_of_many_schemas_is_told_from_the_others(step):
+    tables = [SCHEMAS[number * step % len(SCHEMAS)] for number in range(60)]
+    for table, file in zip(tables, read_footers(put_all(tables), ["x"])):
+        assert file.schema == table.schema
+        assert file.row_groups == footers(["x"], parquet(table))[0].row_groups
+
+
+def test_of_more_files_than_one_turn_takes_each_has_its_own_record():
+    tables = [TABLE.slice(0, 1 + number % 7) for number in range(200)]
+    rows = [file.row_groups[0].num_rows for file in read_footers(put_all(tables), ["id"])]
+    assert rows == [1 + number % 7 for number in range(200)]
+
+
+def put_all(tables):
+    url = f"memory://{uuid.uuid4().hex}"
+    for number, table in enumerate(tables):
+        put(f"{url}/{number:04d}.parquet", parquet(table))
+    return list_inputs([url])
+
+
+def test_a_check_is_asked_once_for_each_schema():
+    asked = []
+
+    def check(schema):
+        asked.append(schema.names)
+
+    files = read_footers(put_all([TABLE, TABLE, TABLE.drop(["x"]), TABLE]), ["id"])
+    assert check_files(files, check) == files
+    assert asked == [["id", "x", "other"], ["id", "other"]]
 
 
 def test_a_file_that_vanishes_or_changes_after_the_listing_carries_its_problem():

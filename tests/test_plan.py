@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import pickle
+
 import pytest
 
+from batchinfer.arrow import pa, pq
 from batchinfer.errors import OutputConflictError
 from batchinfer.plan import MIB, InputFile, RowGroup, ShardPlan, check_unchanged, make_plan
 
@@ -81,6 +85,47 @@ def test_a_plan_comes_back_from_parquet_as_it_was():
     again = ShardPlan.from_parquet(plan.to_parquet())
     assert again == plan
     assert again.digest == plan.digest
+
+
+MIXED = [
+    file("s3://in/a ü.parquet", 60, 60, 60),
+    file("s3://in/b.parquet", version="v2", problem="torn"),
+    file("s3://in/c.parquet", 40, version="1700000000000000001"),
+    file("s3://in/d.parquet"),
+]
+
+
+def test_digest_and_units_of_a_plan_are_what_they_always_were():
+    # Literals of the first release: other values would refuse, or score again, what exists.
+    plan = make_plan(MIXED, 100)
+    assert plan.digest == "9ef463b17bd377cc920d0d753c9bc905dabd102eda50c8402f671f6b904db361"
+    assert [shard.unit[:16] for shard in plan.shards] == [
+        "6db52780af0dfb2d",
+        "305d53a03d93b50b",
+        "ee70adc7fb66ca02",
+        "32b310e56b491e6b",
+    ]
+
+
+def test_a_plan_reads_back_whatever_the_order_of_its_rows():
+    plan = make_plan(MIXED, 100)
+    table = pq.read_table(pa.BufferReader(plan.to_parquet()))
+    sink = io.BytesIO()
+    pq.write_table(table.take([3, 2, 4, 0, 1]), sink, row_group_size=2)
+    assert ShardPlan.from_parquet(sink.getvalue()) == plan
+
+
+def test_a_plan_without_shards_comes_back():
+    assert ShardPlan.from_parquet(ShardPlan(()).to_parquet()) == ShardPlan(())
+
+
+def test_a_shard_that_was_sent_to_an_actor_is_the_same_shard():
+    shard = make_plan(MIXED, 100).shards[0]
+    before = pickle.loads(pickle.dumps(shard))
+    unit = shard.unit
+    after = pickle.loads(pickle.dumps(shard))  # now it brings its unit along
+    assert before == after == shard
+    assert before.unit == after.unit == unit
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ import pytest
 
 from batchinfer.arrow import pa, pq
 from batchinfer.errors import ObjectChangedError, ObjectNotFoundError, ShardError
-from batchinfer.inputs import list_inputs, read_footers
+from batchinfer.input_files import read_footers
+from batchinfer.inputs import list_inputs
 from batchinfer.plan import Segment, Shard
 from batchinfer.read_size import READ_ROWS
 from batchinfer.schema import Columns
@@ -285,7 +286,7 @@ def test_a_file_that_is_gone_is_said(root):
 ])  # fmt: skip
 def test_a_file_with_other_rows_than_were_planned_is_said(root, change, words):
     put(f"{root}/a.parquet", tiny.table(0, 50), row_group_size=20)
-    planned = Segment(**{**segment(f"{root}/a.parquet").__dict__, **change})
+    planned = Segment(**{**segment(f"{root}/a.parquet")._asdict(), **change})
     with pytest.raises(ShardError, match=words):
         list(reader(planned))
 

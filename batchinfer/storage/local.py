@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import os
 import stat
 import uuid
@@ -39,7 +40,7 @@ class LocalStore(Store):
         self, path: str, start: int = 0, end: Optional[int] = None, version: Optional[str] = None
     ) -> bytes:
         try:
-            with _reported(path, but=ABSENT | {errno.EISDIR}), open(path, "rb") as file:
+            with io.FileIO(path) as file:  # no buffer: a read is one system call
                 found = _info(path, os.fstat(file.fileno()))
                 if version not in (None, found.version):
                     raise ObjectChangedError(
@@ -47,9 +48,11 @@ class LocalStore(Store):
                         f"found {found.version}"
                     )
                 file.seek(start)
-                return file.read(-1 if end is None else max(0, end - start))
+                return file.readall() if end is None else _read_up_to(file, end - start)
         except OSError as error:
-            raise ObjectNotFoundError(f"{path}: {error.strerror}") from error
+            if error.errno in ABSENT | {errno.EISDIR}:
+                raise ObjectNotFoundError(f"{path}: {error.strerror}") from error
+            raise storage_error(path, error) from error
 
     def create(self, path: str, data: Any) -> bool:
         with _reported(path), _whole_file(path, data) as temporary:
@@ -77,6 +80,17 @@ class LocalStore(Store):
                 f"version {info.version}; found {found.size} bytes, version {found.version}"
             )
         return info.path
+
+
+def _read_up_to(file: io.FileIO, size: int) -> bytes:
+    """The next `size` bytes as far as the file goes: Linux gives at most 2 GiB at once."""
+    data = file.read(max(0, size))
+    while 0 < len(data) < size:
+        more = file.read(size - len(data))
+        if not more:
+            break
+        data += more
+    return data
 
 
 @contextlib.contextmanager
@@ -119,10 +133,15 @@ def _walk(folder: str, seen: Set[str]) -> Iterator[ObjectInfo]:
         return
     seen.add(real)
     for entry in _entries(folder):
-        found = _file_info(entry.path)
-        if found is not None:
-            yield found
-        elif os.path.isdir(entry.path):
+        try:
+            found = entry.stat()
+        except OSError as error:
+            if error.errno in ABSENT:  # deleted meanwhile, or a link to nothing
+                continue
+            raise storage_error(entry.path, error) from error
+        if stat.S_ISREG(found.st_mode):
+            yield _info(entry.path, found)
+        elif stat.S_ISDIR(found.st_mode):
             yield from _walk(entry.path, seen)
 
 

@@ -6,15 +6,13 @@ import abc
 import contextlib
 import io
 import os
-from dataclasses import dataclass
-from typing import Any, Iterator, Optional, Union
+from typing import Any, Iterator, NamedTuple, Optional, Union
 
 from batchinfer.errors import StorageError
 from batchinfer.storage.retry import Retry
 
 
-@dataclass(frozen=True)
-class ObjectInfo:
+class ObjectInfo(NamedTuple):
     """One object as a fresh listing shows it.
 
     Attributes:
