@@ -77,7 +77,7 @@ class ScoringActor:
         self._scorer = self.restore_scorer(bundle, on_gpu)
         signature = Signature.from_json(job.signature)
         kept = pa.ipc.read_schema(pa.py_buffer(job.kept))
-        self._columns = Columns(signature, job.columns, kept)
+        self._columns = Columns(signature, job.columns, kept, job.outputs)
         store, path = job.open_store(job.output)
         store.exclusive = job.exclusive
         self._folder = RunFolder(store, path)
@@ -91,6 +91,7 @@ class ScoringActor:
             job.batch_rows,
             intra_op_threads=0 if on_gpu else 1,
             gpu_memory_fraction=job.gpus * 0.9 if on_gpu and job.gpus < 1 else 0.0,
+            outputs=job.outputs.fetched,
         )
 
     @ray.method(concurrency_group="score")

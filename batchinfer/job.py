@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Mapping, Optional
 
+from batchinfer.outputs import Outputs
 from batchinfer.storage import Retry, Store, open_store
 
 
@@ -16,6 +17,7 @@ class ScoringJob:
         bundle, bundle_digest: the folder, and what must be in it.
         output, fingerprint: the run folder, and whose run it is.
         signature, columns, kept: as JSON, as a mapping, and as a serialised Arrow schema.
+        outputs: what is written of the model's outputs.
         batch_rows: rows per session run, or None.
         gpus, cpus: what the actor has reserved.
         storage_options: of the fsspec file system.
@@ -30,6 +32,7 @@ class ScoringJob:
     signature: Mapping[str, Any]
     columns: Mapping[str, str]
     kept: bytes
+    outputs: Outputs
     batch_rows: Optional[int]
     gpus: float
     cpus: int

@@ -1,7 +1,8 @@
 """What a scoring run is asked to do: frozen options that check themselves when they are made.
 
-Three subjects, three records: `ScoreOptions` says what is scored and changes the result,
-`ClusterOptions` says where it runs, `FaultOptions` says how long trouble is borne.
+One record per subject: `ScoreOptions` says what is scored and changes the result, with
+`OutputOptions` for what is written of the predictions; `ClusterOptions` says where it runs,
+`FaultOptions` how long trouble is borne.
 """
 
 from __future__ import annotations
@@ -17,6 +18,45 @@ RELATIVE = (
     "folder, which goes when the cluster does"
 )
 DEVICES = ("auto", "cpu", "gpu")
+COMPRESSIONS = ("snappy", "zstd", "none")
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """What is written of the model's outputs, and how it is packed.
+
+    Attributes:
+        columns: outputs to write, in this order; empty is all but those of `top_k` and `argmax`.
+        top_k: output -> how many of its best values are written, with their indices.
+        argmax: outputs of which the index of the best value is written.
+        labels: output of `top_k` or `argmax` -> file with one label per line.
+        compression: of the Parquet pages. It changes bytes and never a row, so a run may go on
+            with another one.
+    """
+
+    columns: tuple[str, ...] = ()
+    top_k: Mapping[str, int] = field(default_factory=dict)
+    argmax: tuple[str, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    compression: str = COMPRESSIONS[0]
+
+    def __post_init__(self) -> None:
+        for name, given in (("output_columns", self.columns), ("argmax", self.argmax)):
+            distinct = len(set(given)) == len(given)
+            _require(name, ",".join(given), "each output once", distinct)
+        for output, k in self.top_k.items():
+            _require(f"top_k {output}", k, "1 or more", k >= 1)
+        known = self.compression in COMPRESSIONS
+        _require("compression", self.compression, f"one of {', '.join(COMPRESSIONS)}", known)
+
+    def result_options(self) -> dict[str, Any]:
+        """Those that were given and change what is written; older runs know none of them."""
+        given = {
+            "output_columns": list(self.columns),
+            "top_k": [[name, k] for name, k in self.top_k.items()],  # the order is that of columns
+            "argmax": list(self.argmax),
+        }
+        return {name: value for name, value in given.items() if value}
 
 
 @dataclass(frozen=True)
@@ -34,6 +74,7 @@ class ScoreOptions:
         shard_bytes: bytes of input columns per output object; None is chosen from the input.
         storage_options: of the fsspec file system. Secrets belong into the environment.
         allow_unproven: score a bundle that has no passed parity report.
+        outputs: what is written of the predictions.
     """
 
     bundle: str
@@ -45,6 +86,7 @@ class ScoreOptions:
     shard_bytes: Optional[int] = None
     storage_options: Mapping[str, Any] = field(default_factory=dict)
     allow_unproven: bool = False
+    outputs: OutputOptions = field(default_factory=OutputOptions)
 
     def __post_init__(self) -> None:
         _require("bundle", self.bundle, "a folder", bool(self.bundle))
@@ -64,6 +106,7 @@ class ScoreOptions:
             "columns": dict(sorted(self.columns.items())),
             "keep": list(self.keep),
             "shard_bytes": self.shard_bytes,
+            **self.outputs.result_options(),
         }
 
 

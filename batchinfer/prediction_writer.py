@@ -13,7 +13,6 @@ from batchinfer.errors import ShardError
 from batchinfer.plan import Shard
 from batchinfer.rejects import Rejects
 from batchinfer.schema import Columns
-from batchinfer.signature import Signature
 
 ROW_GROUP_ROWS = 65536
 ROW_GROUP_BYTES = 16 << 20  # fewer rows where predictions are wide
@@ -39,7 +38,8 @@ class PredictionWriter:
         self.num_rows = 0
         self._schema = columns.output_schema
         self._kept = columns.kept
-        self._group_rows = _row_group_rows(self._schema, columns.signature)
+        self._outputs = columns.outputs
+        self._group_rows = _row_group_rows(self._outputs.schema)
         self._pending: list[pa.Table] = []
         self._pending_rows = 0
         self._sink = pa.BufferOutputStream()
@@ -56,8 +56,9 @@ class PredictionWriter:
             self._add(kept, outputs)
 
     def _add(self, kept: Sequence[pa.Table], outputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
-        arrays = [to_arrow(array, self._schema.field(name).type) for name, array in outputs.items()]
-        table = pa.Table.from_arrays(arrays, names=list(outputs))
+        found = self._outputs.columns(outputs)
+        arrays = [to_arrow(array, self._schema.field(name).type) for name, array in found.items()]
+        table = pa.Table.from_arrays(arrays, names=list(found))
         if self._kept.names:
             both = pa.concat_tables(kept)
             for position, name in enumerate(self._kept.names):
@@ -120,8 +121,14 @@ def object_metadata(shard: Shard, fingerprint: str) -> dict[str, str]:
     }
 
 
-def to_arrow(array: np.ndarray[Any, Any], column: pa.DataType) -> pa.Array:
-    """An output of shape (n, *row_shape) as an Arrow array, without copying where it is dense."""
+def to_arrow(array: Any, column: pa.DataType) -> pa.Array:
+    """A column of n rows as an Arrow array, without copying where it is dense.
+
+    Args:
+        array: of shape (n, *row_shape), or an Arrow array already.
+    """
+    if isinstance(array, pa.Array):
+        return array
     types, dims = [column], array.shape
     for _ in dims[1:]:
         types.append(types[-1].value_type)
@@ -141,16 +148,22 @@ def to_arrow(array: np.ndarray[Any, Any], column: pa.DataType) -> pa.Array:
     return leaf
 
 
-def _row_group_rows(schema: pa.Schema, signature: Signature) -> int:
-    values = sum(int(np.prod([d or 1 for d in spec.row_shape])) for spec in signature.outputs)
+def _row_group_rows(outputs: pa.Schema) -> int:
+    """65,536, fewer where 16 MiB of values at 4 bytes each are reached before; at least 1,024."""
+    values = sum(_values(field.type) for field in outputs)
     return max(1024, min(ROW_GROUP_ROWS, ROW_GROUP_BYTES // (4 * max(1, values))))
 
 
+def _values(column: pa.DataType) -> int:
+    """Values of a row, counting open lists as one."""
+    if pa.types.is_fixed_size_list(column):
+        return int(column.list_size or 1) * _values(column.value_type)
+    return _values(column.value_type) if pa.types.is_list(column) else 1
+
+
 def _parquet_writer(sink: Any, schema: pa.Schema, metadata: Mapping[str, str]) -> pq.ParquetWriter:
-    # Dictionaries of floats cost four times the write and save nothing (measured); strings keep it.
-    texts = [
-        f.name for f in schema if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)
-    ]
+    # Dictionaries of floats cost four times the write and save nothing (measured); texts keep it.
+    texts = [path for field in schema for path in _text_paths(field.name, field.type)]
     return pq.ParquetWriter(
         sink,
         schema.with_metadata(dict(metadata)),
@@ -158,6 +171,17 @@ def _parquet_writer(sink: Any, schema: pa.Schema, metadata: Mapping[str, str]) -
         compression="snappy",
         version="2.6",  # the first with nanoseconds; older ones refuse a kept timestamp[ns]
     )
+
+
+def _text_paths(name: str, column: pa.DataType) -> list[str]:
+    """Where Parquet has a column's texts; the name of a list's items differs between pyarrows."""
+    if pa.types.is_fixed_size_list(column):
+        return [
+            path
+            for item in ("item", "element")
+            for path in _text_paths(f"{name}.list.{item}", column.value_type)
+        ]
+    return [name] if pa.types.is_string(column) or pa.types.is_large_string(column) else []
 
 
 @contextlib.contextmanager

@@ -25,6 +25,7 @@ from batchinfer.input_files import check_files, read_footers
 from batchinfer.inputs import list_inputs
 from batchinfer.ledger import ShardRecord
 from batchinfer.options import FaultOptions, ScoreOptions
+from batchinfer.outputs import Outputs, choose_outputs
 from batchinfer.plan import ShardPlan, check_unchanged, make_plan
 from batchinfer.run_folder import (
     STATE,
@@ -86,24 +87,25 @@ def prepare(options: ScoreOptions, faults: FaultOptions) -> PreparedRun:
     bundle_store, bundle_path = open_store(options.bundle, options.storage_options, retry)
     bundle_url = bundle_store.url(bundle_path)
     choose_batch_rows(bundle.signature, options.batch_rows)
+    outputs = _choose_outputs(bundle.signature, options, retry)
     store, path = open_store(options.output, options.storage_options, retry)
     folder = RunFolder(store, path)
     inputs = list_inputs(options.inputs, options.storage_options, retry)
     check_apart(options, folder, inputs)
     listing = folder.list()
-    result_options = options.result_options()
+    result_options = {**options.result_options(), **outputs.result_options}
     run = folder.read_json(f"{STATE}/run.json")
     started_before = run is not None
     if run is None:
         _check_empty(folder, listing)
-        columns, plan = _plan(bundle.signature, inputs, options)
+        columns, plan = _plan(bundle.signature, inputs, options, outputs)
         run = run_record(bundle.digest, plan, result_options, columns.kept)
         done: dict[int, ShardRecord] = {}
         adopted: tuple[ShardRecord, ...] = ()
     else:
         check_same_run(folder.url, run, bundle.digest, result_options)
         by_input = complete(bundle.signature, options.columns)
-        columns = Columns(bundle.signature, by_input, kept_columns(folder.url, run))
+        columns = Columns(bundle.signature, by_input, kept_columns(folder.url, run), outputs)
         plan = folder.read_plan(run)
         found = [(s.url(i.path), i.size, i.version) for s, i in inputs]
         check_unchanged(plan, found)
@@ -128,8 +130,19 @@ def _open_bundle(options: ScoreOptions, retry: Retry) -> Bundle:
     return bundle
 
 
+def _choose_outputs(signature: Signature, options: ScoreOptions, retry: Retry) -> Outputs:
+    def read(file: str) -> bytes:
+        store, path = open_store(file, options.storage_options, retry)
+        return store.read(path)
+
+    return choose_outputs(signature, options.outputs, options.keep, read)
+
+
 def _plan(
-    signature: Signature, inputs: Sequence[tuple[Store, ObjectInfo]], options: ScoreOptions
+    signature: Signature,
+    inputs: Sequence[tuple[Store, ObjectInfo]],
+    options: ScoreOptions,
+    outputs: Outputs,
 ) -> tuple[Columns, ShardPlan]:
     """Every footer -> which columns are read, their types, and the shards."""
     read = [*complete(signature, options.columns).values(), *options.keep]
@@ -140,7 +153,7 @@ def _plan(
             f"none of the {len(files)} input files is readable Parquet, such as {files[0].url}: "
             f"{files[0].problem}"
         )
-    columns = choose_columns(signature, options.columns, options.keep, readable)
+    columns = choose_columns(signature, options.columns, options.keep, readable, outputs)
     files = check_files(files, columns.problem)
     for file in [file for file in files if file.problem][:WARNINGS_SHOWN]:
         LOG.warning("%s will be quarantined: %s", file.url, file.problem)

@@ -177,9 +177,10 @@ def check_same_run(
     ]
     before = found.get("options", {})
     lines += [
-        f"{name}: the output has {json.dumps(before.get(name))}, this command {json.dumps(value)}"
-        for name, value in options.items()
-        if before.get(name) != value
+        f"{name}: the output has {json.dumps(before.get(name))}, this command "
+        f"{json.dumps(options.get(name))}"
+        for name in dict.fromkeys([*options, *before])
+        if before.get(name) != options.get(name)
     ]
     if lines:
         raise OutputConflictError(

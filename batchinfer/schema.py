@@ -10,8 +10,9 @@ from batchinfer.arrow import pa
 from batchinfer.columns import type_problem
 from batchinfer.errors import SchemaError
 from batchinfer.kept import unify
+from batchinfer.outputs import Outputs
 from batchinfer.rejects import REJECTS_COLUMNS
-from batchinfer.signature import Signature, TensorSpec
+from batchinfer.signature import Signature
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,17 @@ class Columns:
         signature: of the model.
         by_input: input name -> column name, complete.
         kept: schema of the columns that go to the output.
+        chosen: what is written of the model's outputs; None is all of them.
     """
 
     signature: Signature
     by_input: Mapping[str, str]
     kept: pa.Schema
+    chosen: Optional[Outputs] = None
+
+    @property
+    def outputs(self) -> Outputs:
+        return self.chosen or Outputs(self.signature.outputs)
 
     @property
     def names(self) -> list[str]:
@@ -35,8 +42,7 @@ class Columns:
 
     @property
     def output_schema(self) -> pa.Schema:
-        fields = [pa.field(spec.name, output_type(spec)) for spec in self.signature.outputs]
-        return pa.schema([*self.kept, *fields])
+        return pa.schema([*self.kept, *self.outputs.schema])
 
     def problem(self, schema: pa.Schema) -> Optional[str]:
         """Why a file with this schema cannot be scored, everything at once; None when it can.
@@ -64,6 +70,7 @@ def choose_columns(
     columns: Mapping[str, str],
     keep: Sequence[str],
     files: Sequence[tuple[str, pa.Schema]],
+    outputs: Optional[Outputs] = None,
 ) -> Columns:
     """Hold the user's choice against the model and the files.
 
@@ -73,15 +80,16 @@ def choose_columns(
         columns: input name -> column name, where they differ.
         keep: columns that go to the output.
         files: URL and schema of every readable file, in input order; at least one.
+        outputs: what is written of the model's outputs; None is all of them.
 
     Raises:
-        SchemaError: an unknown input, a kept column with the name of an output or of what tells
-            why a row was rejected, columns missing, there twice or not fitting in every file (the
-            first is shown), or kept columns whose types differ too much; all are listed.
+        SchemaError: an unknown input, a kept column with the name of what tells why a row was
+            rejected, columns missing, there twice or not fitting in every file (the first is
+            shown), or kept columns whose types differ too much; all are listed.
     """
     by_schema = _by_schema(files)
     kept = pa.schema([pa.field(name, pa.null()) for name in keep])
-    chosen = Columns(signature, complete(signature, columns), kept)
+    chosen = Columns(signature, complete(signature, columns), kept, outputs)
     fitting = {s: urls for s, urls in by_schema.items() if chosen.problem(s) is None}
     problems = _choice_problems(signature, columns, keep)
     url, schema = files[0]
@@ -120,27 +128,15 @@ def _choice_problems(
 ) -> list[str]:
     """What is wrong with the choice whatever the files hold."""
     inputs = [spec.name for spec in signature.inputs]
-    outputs = {spec.name for spec in signature.outputs}
     return [
         *(
             f"the model has no input {name!r} (it has {', '.join(inputs)})"
             for name in columns
             if name not in inputs
         ),
-        *(f"kept column {name!r} has the name of an output" for name in keep if name in outputs),
         *(
             f"kept column {name!r} has the name of a column of the rejects"
             for name in keep
             if name in REJECTS_COLUMNS
         ),
     ]
-
-
-def output_type(spec: TensorSpec) -> pa.DataType:
-    """The Arrow type of an output column: a value, or one fixed-size list per dimension."""
-    # Parquet has no float16; numpy's own names are Arrow's for all others.
-    names = {"string": pa.binary(), "float16": pa.float32()}
-    leaf = names.get(spec.dtype) or pa.from_numpy_dtype(spec.numpy_dtype)
-    for dim in reversed(spec.row_shape):
-        leaf = pa.list_(leaf) if dim is None else pa.list_(leaf, dim)
-    return leaf

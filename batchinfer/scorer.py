@@ -6,7 +6,7 @@ another class with `restore`, `score`, `batch_rows` and `close`.
 
 from __future__ import annotations
 
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping, Optional, Sequence
 
 import numpy as np
 
@@ -45,6 +45,7 @@ class Scorer:
         batch_rows: Optional[int] = None,
         intra_op_threads: int = 0,
         gpu_memory_fraction: float = 0.0,
+        outputs: Optional[Sequence[str]] = None,
     ) -> Scorer:
         """Load the bundle's graph, variables, assets and tables into a session of its own.
 
@@ -54,6 +55,7 @@ class Scorer:
             intra_op_threads: threads inside one op; 0 lets TensorFlow take every core.
             gpu_memory_fraction: share of the GPU's memory for this session when several
                 actors share one; 0 grows as needed.
+            outputs: those that are wanted; the others are neither computed nor fetched.
 
         Raises:
             InputError: `batch_rows` is not positive, or not the fixed size of the graph.
@@ -65,6 +67,8 @@ class Scorer:
         register_ops(bundle.manifest.get("contrib_ops", ()))
         signature = bundle.signature
         batch_rows = choose_batch_rows(signature, batch_rows)
+        if outputs is not None:
+            signature = signature.with_outputs(outputs)
         config = tf.ConfigProto(
             allow_soft_placement=True,
             intra_op_parallelism_threads=intra_op_threads,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Mapping
+from typing import Any, Mapping, Sequence
 
 import numpy as np
 
@@ -107,6 +107,10 @@ class Signature:
     def fixed_batch_rows(self) -> int | None:
         """The only batch size that the graph can run with, in rows; None when it is open."""
         return next(iter(self._leading_dims()), None)
+
+    def with_outputs(self, names: Sequence[str]) -> Signature:
+        """The same model with only these of its outputs, in the order that they have here."""
+        return Signature(self.inputs, tuple(one for one in self.outputs if one.name in names))
 
     def to_json(self) -> dict[str, Any]:
         return {

@@ -14,10 +14,15 @@ if __name__ == "__main__":  # jobs/ itself must not be importable: jobs/inspect.
 
 import argparse
 import logging
-from typing import Any, Dict, Optional
+from typing import Any, Callable, Dict, Optional, Sequence
 
 from batchinfer.errors import InputError
-from batchinfer.options import ClusterOptions, FaultOptions, ScoreOptions
+from batchinfer.options import (
+    ClusterOptions,
+    FaultOptions,
+    OutputOptions,
+    ScoreOptions,
+)
 from jobs.command import Parser, pairs, run, stop_on_sigterm, word, words
 
 MIB = 1 << 20
@@ -39,6 +44,7 @@ def read() -> argparse.Namespace:
     )
     add("--map", metavar="INPUT=COLUMN,...", help="the column for an input, where names differ")
     add("--keep", metavar="COLUMN,...", help="columns to copy to the output, such as keys")
+    _add_outputs(add)
     add(
         "--batch-rows",
         type=int,
@@ -116,6 +122,56 @@ def read() -> argparse.Namespace:
     return parser.read()
 
 
+def _add_outputs(add: Callable[..., Any]) -> None:
+    add(
+        "--output-columns",
+        metavar="OUTPUT,...",
+        help="outputs to write, in this order; others are not computed (default: all but those of "
+        "--top-k and --argmax)",
+    )
+    add(
+        "--top-k",
+        metavar="OUTPUT=K,...",
+        help="write the K best of an output: OUTPUT_topK_index, OUTPUT_topK_value",
+    )
+    add("--argmax", metavar="OUTPUT,...", help="write the index of the best: OUTPUT_argmax")
+    add(
+        "--labels",
+        metavar="[OUTPUT=]FILE,...",
+        help="one label per line: writes OUTPUT_topK_label and OUTPUT_label as well",
+    )
+
+
+def _outputs(flags: argparse.Namespace) -> OutputOptions:
+    top_k = {name: _count(name, k) for name, k in pairs(flags.top_k, "--top-k").items()}
+    best = tuple(words(flags.argmax))
+    return OutputOptions(
+        columns=tuple(words(flags.output_columns)),
+        top_k=top_k,
+        argmax=best,
+        labels=_labels(flags.labels, [*top_k, *best]),
+    )
+
+
+def _count(output: str, k: str) -> int:
+    if not k.isdecimal():
+        raise InputError(f"--top-k {output}: expected a number; found {k!r}")
+    return int(k)
+
+
+def _labels(given: Any, ranked: Sequence[str]) -> Dict[str, str]:
+    """Output -> its labels' file; one file without a name is that of all ranked outputs.
+
+    Raises:
+        InputError: a file without anything to be labelled.
+    """
+    if isinstance(given, str) and "=" not in given:
+        if not ranked:
+            raise InputError(f"--labels {given}: expected --top-k or --argmax with it, found none")
+        return dict.fromkeys(ranked, given)
+    return pairs(given, "--labels")
+
+
 def _bytes(mebibytes: Optional[float]) -> Optional[int]:
     if mebibytes is None:
         return None
@@ -136,6 +192,7 @@ def score(flags: argparse.Namespace, backend: Any = None) -> Dict[str, Any]:
         shard_bytes=_bytes(flags.shard_mib),
         storage_options=flags.storage_options,
         allow_unproven=flags.allow_unproven,
+        outputs=_outputs(flags),
     )
     cluster = ClusterOptions(
         address=flags.address,

@@ -62,7 +62,9 @@ def test_the_fix_for_crafted_parquet_is_active_where_parquet_is_read():
         assert "pyarrow_hotfix" in sys.modules
 
 
-@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md", "docs/conversion.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "CONTRIBUTING.md", "docs/conversion.md", "docs/scoring.md"]
+)
 def test_every_file_that_a_page_names_is_there(page):
     text = (ROOT / page).read_text()
     names = set(re.findall(r"`((?:tests|batchinfer|conversion|jobs)/[\w/.]*\w)`", text))

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from batchinfer.errors import InputError
-from batchinfer.options import ClusterOptions, FaultOptions, ScoreOptions
+from batchinfer.options import ClusterOptions, FaultOptions, OutputOptions, ScoreOptions
 
 SCORE = ScoreOptions(bundle="bundle", inputs=("data",), output="out")
 WRONG = [
@@ -17,6 +17,10 @@ WRONG = [
     (SCORE, {"keep": ("a", "b", "a")}, "keep: expected each column once; found 'a,b,a'"),
     (SCORE, {"batch_rows": 0}, "batch_rows: expected more than 0; found 0"),
     (SCORE, {"shard_bytes": -1}, "shard_bytes: expected more than 0; found -1"),
+    (OutputOptions(), {"columns": ("a", "a")}, "output_columns: expected each output once; "),
+    (OutputOptions(), {"argmax": ("a", "a")}, "argmax: expected each output once; found 'a,a'"),
+    (OutputOptions(), {"top_k": {"a": 0}}, "top_k a: expected 1 or more; found 0"),
+    (OutputOptions(), {"compression": "gzip"}, "compression: expected one of snappy, zstd, none; "),
     (ClusterOptions(), {"device": "tpu"}, "device: expected one of auto, cpu, gpu; found 'tpu'"),
     (ClusterOptions(), {"actors": 0}, "actors: expected more than 0; found 0"),
     (ClusterOptions(), {"cpus_per_actor": 0}, "cpus_per_actor: expected more than 0; found 0"),
@@ -65,7 +69,12 @@ HARMLESS = {
     "storage_options": {"key": "value"},
     "allow_unproven": True,
 }
-RESULTS = {"columns": {"x": "pixels"}, "keep": ("id",), "shard_bytes": 5}
+RESULTS = {
+    "columns": {"x": "pixels"},
+    "keep": ("id",),
+    "shard_bytes": 5,
+    "outputs": OutputOptions(columns=("y",)),
+}
 
 
 def test_every_option_is_either_harmless_or_part_of_the_result():
@@ -83,6 +92,30 @@ def test_a_harmless_option_does_not_change_the_run(name):
 def test_an_option_of_the_result_makes_another_run(name):
     changed = dataclasses.replace(SCORE, **{name: RESULTS[name]})
     assert changed.result_options() != SCORE.result_options()
+
+
+OF_OUTPUTS = {
+    "columns": ("y",),
+    "top_k": {"y": 2},
+    "argmax": ("y",),
+    "labels": {"y": "file"},  # its content's digest is in the fingerprint
+    "compression": "zstd",  # the same rows, in other bytes
+}
+
+
+def test_what_is_written_of_the_outputs_is_part_of_the_result():
+    assert list(OF_OUTPUTS) == [field.name for field in dataclasses.fields(OutputOptions)]
+    found = [OutputOptions(**{name: value}).result_options() for name, value in OF_OUTPUTS.items()]
+    assert found == [{"output_columns": ["y"]}, {"top_k": [["y", 2]]}, {"argmax": ["y"]}, {}, {}]
+
+
+def test_without_such_options_a_run_is_the_one_it_was_before_there_were_any():
+    assert list(SCORE.result_options()) == ["columns", "keep", "shard_bytes"]
+
+
+def test_the_order_of_outputs_is_that_of_the_columns():
+    two = [OutputOptions(top_k=k).result_options() for k in ({"a": 1, "b": 1}, {"b": 1, "a": 1})]
+    assert two[0] != two[1]
 
 
 def test_the_order_in_which_columns_are_named_is_no_difference():

@@ -9,6 +9,7 @@ import pytest
 
 from batchinfer.arrow import pa, pq
 from batchinfer.errors import ShardError
+from batchinfer.outputs import Outputs, Ranked
 from batchinfer.plan import Segment, Shard
 from batchinfer.prediction_writer import (
     PredictionWriter,
@@ -200,6 +201,26 @@ def test_only_texts_are_dictionary_encoded():
         for i in range(4)
     }
     assert found == {"name": True, "id": False, "y.list.item": False, "best": False}
+
+
+def test_the_labels_of_the_best_are_dictionary_encoded_too():
+    spec = TensorSpec("y", "y:0", "float32", (None, 3))
+    labels = pa.array(["cat", "dog", "bird"])
+    chosen = Outputs((), (Ranked(spec, 2, labels), Ranked(spec, None, labels)))
+    data = write(
+        Columns(Signature((X,), (spec,)), {"x": "x"}, pa.schema([]), chosen),
+        [((), {"y": np.array([[1, 2, 3]], np.float32)})] * 2,
+    )
+    assert read(data).to_pydict() == {
+        "y_top2_index": [[2, 1]] * 2,
+        "y_top2_value": [[3.0, 2.0]] * 2,
+        "y_top2_label": [["bird", "dog"]] * 2,
+        "y_argmax": [2, 2],
+        "y_label": ["bird", "bird"],
+    }
+    group = pq.read_metadata(pa.BufferReader(data)).row_group(0)
+    found = ["RLE_DICTIONARY" in group.column(i).encodings for i in range(5)]
+    assert found == [False, False, True, False, True]
 
 
 # What an object says about itself ----------------------------------------------------------

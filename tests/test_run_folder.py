@@ -169,6 +169,14 @@ def test_every_difference_is_listed():
     ]
 
 
+def test_an_option_that_only_one_of_two_runs_has_is_a_difference():
+    with pytest.raises(OutputConflictError, match='argmax: the output has null, this command "y"'):
+        check_same_run("out", RUN, "bundle", {**OPTIONS, "argmax": "y"})
+    found = run_record("bundle", plan_of(10), {**OPTIONS, "argmax": "y"})
+    with pytest.raises(OutputConflictError, match='argmax: the output has "y", this command null'):
+        check_same_run("out", found, "bundle", OPTIONS)
+
+
 def test_the_kept_columns_of_a_run_come_back_exactly():
     item = pa.field("element", pa.timestamp("ns", "Europe/Berlin"), nullable=False)
     kept = pa.schema([("id", pa.uint8()), ("tags", pa.list_(item)), ("none", pa.null())])

@@ -6,7 +6,7 @@ import pytest
 
 from batchinfer.arrow import pa
 from batchinfer.errors import SchemaError
-from batchinfer.schema import Columns, choose_columns, output_type
+from batchinfer.schema import Columns, choose_columns
 from batchinfer.signature import Signature, TensorSpec
 
 IMAGE = TensorSpec("image", "image:0", "float32", (None, 4))
@@ -60,7 +60,6 @@ def test_everything_that_does_not_fit_is_listed():
         "in/a.parquet: the data does not fit the model:",
         "  the model has no input 'pixels' (it has image, size)",
         "  the model has no input 'z' (it has image, size)",
-        "  kept column 'score' has the name of an output",
         "  column 'image' is string: expected numbers for image: float32[?, 4]",
         "  no column 'size' for input size: int32[?]",
         "  no column 'key' to keep",
@@ -179,28 +178,6 @@ def test_kept_columns_that_no_type_holds_are_refused_with_the_files_of_each():
         "Write the files anew with one type, leave the column out of --keep, or score the files "
         "of each type into an --output of their own.",
     ]
-
-
-# Output types -----------------------------------------------------------------------------
-
-TYPES = [
-    ("float32", (), pa.float32()),
-    ("float16", (), pa.float32()),  # Parquet has no float16
-    ("float64", (), pa.float64()),
-    ("bool", (), pa.bool_()),
-    ("uint8", (), pa.uint8()),
-    ("int64", (), pa.int64()),
-    ("string", (), pa.binary()),
-    ("float32", (3,), pa.list_(pa.float32(), 3)),
-    ("int8", (2, 3), pa.list_(pa.list_(pa.int8(), 3), 2)),
-    ("float16", (None,), pa.list_(pa.float32())),
-    ("string", (2, None), pa.list_(pa.list_(pa.binary()), 2)),
-]
-
-
-@pytest.mark.parametrize("dtype, row_shape, expected", TYPES, ids=lambda value: str(value))
-def test_an_output_becomes_a_value_or_a_list_per_dimension(dtype, row_shape, expected):
-    assert output_type(TensorSpec("y", "y:0", dtype, (None, *row_shape))) == expected
 
 
 def test_a_choice_is_complete_without_kept_columns():

@@ -76,6 +76,20 @@ def test_several_threads_at_once_each_get_their_own_rows(scorer):
             assert y.tolist() == tiny.expected(ids).tolist()
 
 
+def test_only_the_outputs_that_are_wanted_are_fetched(bundle):
+    ids = np.arange(3)
+    made = Scorer.restore(Bundle.open(bundle), batch_rows=8, outputs=("y",))
+    found = made.score({"x": tiny.features(ids)})
+    made.close()
+    assert {name: array.tolist() for name, array in found.items()} == {
+        "y": tiny.expected(ids).tolist()
+    }
+    session = EchoSession(lambda x: [x])
+    one = Signature.from_json(tiny.SIGNATURE).with_outputs(("y",))
+    Scorer(session, one, 8)
+    assert session.names[0] == ["y:0"]
+
+
 def test_two_models_in_one_process_do_not_mix(scorer, other_bundle):
     doubled = Scorer.restore(Bundle.open(other_bundle), batch_rows=4)
     x = tiny.features(np.arange(3))
