@@ -77,7 +77,9 @@ class ScoringActor:
         self._scorer = self.restore_scorer(bundle, on_gpu)
         signature = Signature.from_json(job.signature)
         kept = pa.ipc.read_schema(pa.py_buffer(job.kept))
-        self._columns = Columns(signature, job.columns, kept, job.outputs)
+        self._columns = Columns(signature, job.columns, kept, job.outputs, job.preprocess)
+        for hook in self._columns.hooks:
+            hook.check()
         store, path = job.open_store(job.output)
         store.exclusive = job.exclusive
         self._folder = RunFolder(store, path)

@@ -192,6 +192,7 @@ def _job(
         columns=dict(prepared.columns.by_input),
         kept=prepared.columns.kept.serialize().to_pybytes(),
         outputs=prepared.columns.outputs,
+        preprocess=prepared.columns.preprocess,
         batch_rows=options.batch_rows,
         gpus=cluster.gpus_per_actor if gpu else 0.0,
         cpus=1 if gpu else cluster.cpus_per_actor,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Mapping, Optional
 
 from batchinfer.outputs import Outputs
+from batchinfer.preprocess import Preprocess
 from batchinfer.storage import Retry, Store, open_store
 
 
@@ -18,6 +19,7 @@ class ScoringJob:
         output, fingerprint: the run folder, and whose run it is.
         signature, columns, kept: as JSON, as a mapping, and as a serialised Arrow schema.
         outputs: what is written of the model's outputs.
+        preprocess: the hook that makes the model's inputs, if there is one.
         batch_rows: rows per session run, or None.
         gpus, cpus: what the actor has reserved.
         storage_options: of the fsspec file system.
@@ -33,6 +35,7 @@ class ScoringJob:
     columns: Mapping[str, str]
     kept: bytes
     outputs: Outputs
+    preprocess: Optional[Preprocess]
     batch_rows: Optional[int]
     gpus: float
     cpus: int

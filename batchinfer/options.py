@@ -60,6 +60,36 @@ class OutputOptions:
 
 
 @dataclass(frozen=True)
+class HookOptions:
+    """Functions of the user's, `module:function`, for what a graph cannot do.
+
+    Attributes:
+        preprocess: from columns to the model's inputs.
+        preprocess_columns: that it is given, in this order; empty is those of the inputs.
+        postprocess: from the model's outputs to what is written.
+        postprocess_outputs: that it is given; empty is all of them.
+    """
+
+    preprocess: Optional[str] = None
+    preprocess_columns: tuple[str, ...] = ()
+    postprocess: Optional[str] = None
+    postprocess_outputs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("preprocess_columns", "postprocess_outputs"):
+            given, hook = getattr(self, name), name.partition("_")[0]
+            _require(name, ",".join(given), "each once", len(set(given)) == len(given))
+            _require(
+                name, ",".join(given), f"{hook} with it", bool(getattr(self, hook)) or not given
+            )
+
+    def result_options(self) -> dict[str, Any]:
+        """Those that were given; all of them change what is written."""
+        given = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return {n: list(v) if isinstance(v, tuple) else v for n, v in given.items() if v}
+
+
+@dataclass(frozen=True)
 class ScoreOptions:
     """What to score, with what, to where.
 
@@ -75,6 +105,7 @@ class ScoreOptions:
         storage_options: of the fsspec file system. Secrets belong into the environment.
         allow_unproven: score a bundle that has no passed parity report.
         outputs: what is written of the predictions.
+        hooks: functions before and behind the model.
     """
 
     bundle: str
@@ -87,6 +118,7 @@ class ScoreOptions:
     storage_options: Mapping[str, Any] = field(default_factory=dict)
     allow_unproven: bool = False
     outputs: OutputOptions = field(default_factory=OutputOptions)
+    hooks: HookOptions = field(default_factory=HookOptions)
 
     def __post_init__(self) -> None:
         _require("bundle", self.bundle, "a folder", bool(self.bundle))
@@ -94,6 +126,8 @@ class ScoreOptions:
         _require("output", self.output, "a folder", bool(self.output))
         distinct = len(set(self.keep)) == len(self.keep)
         _require("keep", ",".join(self.keep), "each column once", distinct)
+        one_way = not (self.columns and self.hooks.preprocess_columns)
+        _require("map", self.columns, "none beside preprocess_columns", one_way)
         _positive("batch_rows", self.batch_rows)
         _positive("shard_bytes", self.shard_bytes)
         mapping = isinstance(self.storage_options, Mapping)
@@ -107,6 +141,7 @@ class ScoreOptions:
             "keep": list(self.keep),
             "shard_bytes": self.shard_bytes,
             **self.outputs.result_options(),
+            **self.hooks.result_options(),
         }
 
 

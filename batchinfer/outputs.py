@@ -18,6 +18,7 @@ import numpy as np
 from batchinfer.arrow import pa
 from batchinfer.errors import InputError
 from batchinfer.options import OutputOptions
+from batchinfer.postprocess import Postprocess, TextSpec
 from batchinfer.ranking import argmax, top_k
 from batchinfer.signature import Signature, TensorSpec
 
@@ -62,21 +63,25 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What is written of a model's outputs; small and picklable.
+    """What is written of a model's outputs, or of what a hook makes of them; picklable.
 
     Attributes:
         whole: outputs written as they are, in this order; then come
         ranked: the best classes of others, or of the same.
         label_digests: output -> sha256 of its labels' file; part of the run's identity.
+        postprocess: the hook that gives these outputs; None is the model itself.
     """
 
     whole: tuple[TensorSpec, ...]
     ranked: tuple[Ranked, ...] = ()
     label_digests: Mapping[str, str] = field(default_factory=dict)
+    postprocess: Optional[Postprocess] = None
 
     @property
     def fetched(self) -> tuple[str, ...]:
-        """The outputs that have to be computed, each once."""
+        """The model's outputs that have to be computed, each once."""
+        if self.postprocess is not None:
+            return self.postprocess.takes
         specs = [*self.whole, *(one.spec for one in self.ranked)]
         return tuple(dict.fromkeys(spec.name for spec in specs))
 
@@ -88,14 +93,23 @@ class Outputs:
     @property
     def result_options(self) -> dict[str, Any]:
         """What of the options stands in files and changes what is written."""
-        return {"labels": dict(self.label_digests)} if self.label_digests else {}
+        found: dict[str, Any] = {"labels": dict(self.label_digests)} if self.label_digests else {}
+        if self.postprocess is not None:
+            found["postprocess_sha256"] = self.postprocess.hook.sha256
+            found["postprocess_returns"] = [str(spec) for spec in self.postprocess.returns]
+        return found
 
     def columns(self, arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Any]:
         """What is written of n rows, by column: numpy arrays, and Arrow's where they are texts.
 
         Args:
             arrays: per fetched output, an array of shape (n, *row_shape).
+
+        Raises:
+            ShardError: the hook raised, or returned something else than it declares.
         """
+        if self.postprocess is not None:
+            arrays = self.postprocess.run(arrays)
         found = {spec.name: arrays[spec.name] for spec in self.whole}
         for one in self.ranked:
             names = [column.name for column in one.fields]
@@ -108,6 +122,7 @@ def choose_outputs(
     options: OutputOptions,
     keep: Sequence[str],
     read: Callable[[str], bytes],
+    postprocess: Optional[Postprocess] = None,
 ) -> Outputs:
     """Hold the user's choice of outputs against the model and the labels.
 
@@ -116,6 +131,7 @@ def choose_outputs(
     Args:
         keep: the kept columns, which share the output's names.
         read: gives the bytes of a labels' file.
+        postprocess: the hook whose results are the outputs; None is the model.
 
     Raises:
         InputError: an unknown output, one that is not one list of numbers a row, more of the best
@@ -123,10 +139,12 @@ def choose_outputs(
             twice; all are listed. Or the labels are no text.
         StorageError: a labels' file cannot be read.
     """
-    specs = {spec.name: spec for spec in signature.outputs}
+    outputs = postprocess.returns if postprocess else signature.outputs
+    giver = str(postprocess.hook) if postprocess else "the model"
+    specs = {spec.name: spec for spec in outputs}
     files = {name: read(file) for name, file in options.labels.items()}
     labels = {name: _lines(data, options.labels[name]) for name, data in files.items()}
-    problems = _problems(specs, options, labels)
+    problems = [*_untaken(signature, postprocess), *_problems(giver, specs, options, labels)]
     best = [*options.top_k, *options.argmax]
     whole = options.columns or [name for name in specs if name not in best]
     found = Outputs(
@@ -137,6 +155,7 @@ def choose_outputs(
             if name in specs and not _unranked(specs[name])
         ),
         {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+        postprocess,
     )
     names = found.schema.names
     problems += [f"{n} columns named {name!r}" for name, n in _repeated(names).items()]
@@ -147,7 +166,7 @@ def choose_outputs(
         raise InputError(
             "the outputs that were asked for cannot be written:\n  "
             + "\n  ".join(problems)
-            + f"\nthe model gives  {'; '.join(map(str, signature.outputs))}"
+            + f"\n{giver} gives  {'; '.join(map(str, outputs))}"
         )
     return found
 
@@ -155,7 +174,8 @@ def choose_outputs(
 def output_type(spec: TensorSpec) -> pa.DataType:
     """The Arrow type of an output column: a value, or one fixed-size list per dimension."""
     # Parquet has no float16; numpy's own names are Arrow's for all others.
-    names = {"string": pa.binary(), "float16": pa.float32()}
+    texts = pa.string() if isinstance(spec, TextSpec) else pa.binary()
+    names = {"string": texts, "float16": pa.float32()}
     leaf = names.get(spec.dtype) or pa.from_numpy_dtype(spec.numpy_dtype)
     for dim in reversed(spec.row_shape):
         leaf = pa.list_(leaf) if dim is None else pa.list_(leaf, dim)
@@ -163,12 +183,15 @@ def output_type(spec: TensorSpec) -> pa.DataType:
 
 
 def _problems(
-    specs: Mapping[str, TensorSpec], options: OutputOptions, labels: Mapping[str, pa.Array]
+    giver: str,
+    specs: Mapping[str, TensorSpec],
+    options: OutputOptions,
+    labels: Mapping[str, pa.Array],
 ) -> list[str]:
     """What is wrong with the choice, whatever the names of its columns."""
     best = dict.fromkeys([*options.top_k, *options.argmax])
     asked = dict.fromkeys([*options.columns, *best, *options.labels])
-    lines = [f"the model has no output {name!r}" for name in asked if name not in specs]
+    lines = [f"{giver} has no output {name!r}" for name in asked if name not in specs]
     for spec in [specs[name] for name in best if name in specs]:
         classes, k = spec.row_shape[0] if spec.row_shape else None, options.top_k.get(spec.name, 1)
         if _unranked(spec):
@@ -184,6 +207,16 @@ def _problems(
         f"labels {file}: expected top_k or argmax of {name}, found neither"
         for name, file in options.labels.items()
         if name not in best
+    ]
+
+
+def _untaken(signature: Signature, postprocess: Optional[Postprocess]) -> list[str]:
+    known = [spec.name for spec in signature.outputs]
+    taken = postprocess.takes if postprocess else ()
+    return [
+        f"postprocess_outputs: the model has no output {name!r} (it has {', '.join(known)})"
+        for name in taken
+        if name not in known
     ]
 
 

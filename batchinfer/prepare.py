@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import uuid
 from dataclasses import dataclass
-from typing import Any, Mapping, Sequence
+from typing import Any, Mapping, Optional, Sequence
 
 from batchinfer.apart import check_apart
 from batchinfer.bundle import Bundle
@@ -21,12 +21,15 @@ from batchinfer.errors import (
     StorageError,
     TransientStorageError,
 )
+from batchinfer.hooks import Hook
 from batchinfer.input_files import check_files, read_footers
 from batchinfer.inputs import list_inputs
 from batchinfer.ledger import ShardRecord
 from batchinfer.options import FaultOptions, ScoreOptions
 from batchinfer.outputs import Outputs, choose_outputs
 from batchinfer.plan import ShardPlan, check_unchanged, make_plan
+from batchinfer.postprocess import Postprocess, declared
+from batchinfer.preprocess import Preprocess
 from batchinfer.run_folder import (
     STATE,
     SUCCESS,
@@ -87,6 +90,7 @@ def prepare(options: ScoreOptions, faults: FaultOptions) -> PreparedRun:
     bundle_store, bundle_path = open_store(options.bundle, options.storage_options, retry)
     bundle_url = bundle_store.url(bundle_path)
     choose_batch_rows(bundle.signature, options.batch_rows)
+    preprocess = _find_preprocess(bundle.signature, options)
     outputs = _choose_outputs(bundle.signature, options, retry)
     store, path = open_store(options.output, options.storage_options, retry)
     folder = RunFolder(store, path)
@@ -94,18 +98,21 @@ def prepare(options: ScoreOptions, faults: FaultOptions) -> PreparedRun:
     check_apart(options, folder, inputs)
     listing = folder.list()
     result_options = {**options.result_options(), **outputs.result_options}
+    if preprocess is not None:
+        result_options["preprocess_sha256"] = preprocess.hook.sha256
     run = folder.read_json(f"{STATE}/run.json")
     started_before = run is not None
     if run is None:
         _check_empty(folder, listing)
-        columns, plan = _plan(bundle.signature, inputs, options, outputs)
+        columns, plan = _plan(bundle.signature, inputs, options, outputs, preprocess)
         run = run_record(bundle.digest, plan, result_options, columns.kept)
         done: dict[int, ShardRecord] = {}
         adopted: tuple[ShardRecord, ...] = ()
     else:
         check_same_run(folder.url, run, bundle.digest, result_options)
         by_input = complete(bundle.signature, options.columns)
-        columns = Columns(bundle.signature, by_input, kept_columns(folder.url, run), outputs)
+        kept = kept_columns(folder.url, run)
+        columns = Columns(bundle.signature, by_input, kept, outputs, preprocess)
         plan = folder.read_plan(run)
         found = [(s.url(i.path), i.size, i.version) for s, i in inputs]
         check_unchanged(plan, found)
@@ -130,12 +137,32 @@ def _open_bundle(options: ScoreOptions, retry: Retry) -> Bundle:
     return bundle
 
 
+def _find_preprocess(signature: Signature, options: ScoreOptions) -> Optional[Preprocess]:
+    if options.hooks.preprocess is None:
+        return None
+    columns = options.hooks.preprocess_columns
+    by_input = complete(signature, options.columns)
+    return Preprocess(
+        Hook.find("--preprocess", options.hooks.preprocess),
+        columns or tuple(dict.fromkeys(by_input.values())),
+    )
+
+
+def _find_postprocess(signature: Signature, options: ScoreOptions) -> Optional[Postprocess]:
+    if options.hooks.postprocess is None:
+        return None
+    hook = Hook.find("--postprocess", options.hooks.postprocess)
+    takes = options.hooks.postprocess_outputs or tuple(one.name for one in signature.outputs)
+    return Postprocess(hook, takes, declared(hook))
+
+
 def _choose_outputs(signature: Signature, options: ScoreOptions, retry: Retry) -> Outputs:
     def read(file: str) -> bytes:
         store, path = open_store(file, options.storage_options, retry)
         return store.read(path)
 
-    return choose_outputs(signature, options.outputs, options.keep, read)
+    postprocess = _find_postprocess(signature, options)
+    return choose_outputs(signature, options.outputs, options.keep, read, postprocess)
 
 
 def _plan(
@@ -143,9 +170,11 @@ def _plan(
     inputs: Sequence[tuple[Store, ObjectInfo]],
     options: ScoreOptions,
     outputs: Outputs,
+    preprocess: Optional[Preprocess],
 ) -> tuple[Columns, ShardPlan]:
     """Every footer -> which columns are read, their types, and the shards."""
-    read = [*complete(signature, options.columns).values(), *options.keep]
+    by_input = complete(signature, options.columns)
+    read = [*(preprocess.columns if preprocess else by_input.values()), *options.keep]
     files = read_footers(inputs, read)
     readable = [(file.url, file.schema) for file in files if file.schema is not None]
     if not readable:
@@ -153,7 +182,9 @@ def _plan(
             f"none of the {len(files)} input files is readable Parquet, such as {files[0].url}: "
             f"{files[0].problem}"
         )
-    columns = choose_columns(signature, options.columns, options.keep, readable, outputs)
+    columns = choose_columns(
+        signature, options.columns, options.keep, readable, outputs, preprocess
+    )
     files = check_files(files, columns.problem)
     for file in [file for file in files if file.problem][:WARNINGS_SHOWN]:
         LOG.warning("%s will be quarantined: %s", file.url, file.problem)

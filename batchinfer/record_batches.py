@@ -71,7 +71,7 @@ class RowGroups:
     def _dense_columns(self) -> List[DenseColumn]:
         schema = self._footer.schema.to_arrow_schema()
         wanted = []
-        for spec in self._columns.signature.inputs:
+        for spec in self._columns.fed:
             name = self._columns.by_input[spec.name]
             if (
                 spec.lengths is None

@@ -9,10 +9,12 @@ from typing import Mapping, Optional, Sequence
 from batchinfer.arrow import pa
 from batchinfer.columns import type_problem
 from batchinfer.errors import SchemaError
+from batchinfer.hooks import Hook
 from batchinfer.kept import unify
 from batchinfer.outputs import Outputs
+from batchinfer.preprocess import Preprocess
 from batchinfer.rejects import REJECTS_COLUMNS
-from batchinfer.signature import Signature
+from batchinfer.signature import Signature, TensorSpec
 
 
 @dataclass(frozen=True)
@@ -24,21 +26,34 @@ class Columns:
         by_input: input name -> column name, complete.
         kept: schema of the columns that go to the output.
         chosen: what is written of the model's outputs; None is all of them.
+        preprocess: the hook that makes the inputs, in place of `by_input`.
     """
 
     signature: Signature
     by_input: Mapping[str, str]
     kept: pa.Schema
     chosen: Optional[Outputs] = None
+    preprocess: Optional[Preprocess] = None
 
     @property
     def outputs(self) -> Outputs:
         return self.chosen or Outputs(self.signature.outputs)
 
     @property
+    def fed(self) -> tuple[TensorSpec, ...]:
+        """The inputs that are fed from a column of theirs: all, or none where a hook makes them."""
+        return () if self.preprocess else self.signature.inputs
+
+    @property
+    def hooks(self) -> list[Hook]:
+        both = (self.preprocess, self.outputs.postprocess)
+        return [one.hook for one in both if one is not None]
+
+    @property
     def names(self) -> list[str]:
         """Every column that is read, once."""
-        return list(dict.fromkeys([*self.by_input.values(), *self.kept.names]))
+        wanted = self.preprocess.columns if self.preprocess else self.by_input.values()
+        return list(dict.fromkeys([*wanted, *self.kept.names]))
 
     @property
     def output_schema(self) -> pa.Schema:
@@ -51,7 +66,12 @@ class Columns:
         """
         twice = [name for name in self.names if schema.names.count(name) > 1]
         lines = [f"{schema.names.count(name)} columns named {name!r}" for name in twice]
-        for spec in self.signature.inputs:
+        if self.preprocess is not None:
+            wanted, hook = self.preprocess.columns, self.preprocess.hook
+            lines += [
+                f"no column {name!r} for {hook}" for name in wanted if name not in schema.names
+            ]
+        for spec in self.fed:
             name = self.by_input[spec.name]
             if name not in schema.names:
                 lines.append(f"no column {name!r} for input {spec}")
@@ -71,6 +91,7 @@ def choose_columns(
     keep: Sequence[str],
     files: Sequence[tuple[str, pa.Schema]],
     outputs: Optional[Outputs] = None,
+    preprocess: Optional[Preprocess] = None,
 ) -> Columns:
     """Hold the user's choice against the model and the files.
 
@@ -81,6 +102,7 @@ def choose_columns(
         keep: columns that go to the output.
         files: URL and schema of every readable file, in input order; at least one.
         outputs: what is written of the model's outputs; None is all of them.
+        preprocess: the hook that makes the inputs, if there is one.
 
     Raises:
         SchemaError: an unknown input, a kept column with the name of what tells why a row was
@@ -89,7 +111,8 @@ def choose_columns(
     """
     by_schema = _by_schema(files)
     kept = pa.schema([pa.field(name, pa.null()) for name in keep])
-    chosen = Columns(signature, complete(signature, columns), kept, outputs)
+    by_input = complete(signature, columns)
+    chosen = Columns(signature, by_input, kept, outputs, preprocess)
     fitting = {s: urls for s, urls in by_schema.items() if chosen.problem(s) is None}
     problems = _choice_problems(signature, columns, keep)
     url, schema = files[0]

@@ -15,6 +15,7 @@ from batchinfer.columns import bad_rows, to_rows
 from batchinfer.errors import ShardError
 from batchinfer.kept import cast_column, column_of
 from batchinfer.plan import Segment, Shard
+from batchinfer.preprocess import Feeder
 from batchinfer.record_batches import WINDOWS_AHEAD, RowGroups
 from batchinfer.rejects import Rejects
 from batchinfer.schema import Columns
@@ -37,6 +38,8 @@ class ShardReader:
 
     def __post_init__(self) -> None:
         self.rejects = Rejects(self.columns.kept)
+        hook = self.columns.preprocess
+        self._feeder = Feeder(hook, self.columns.signature.inputs) if hook else None
 
     def __iter__(self) -> Iterator[Batch]:
         """Batches of any size.
@@ -87,9 +90,9 @@ class ShardReader:
         return RowGroups(source, self.columns, source.read_range, pool)
 
     def _batch(self, segment: Segment, first_row: int, found: pa.RecordBatch) -> Batch:
-        columns, signature = self.columns, self.columns.signature
-        bad: dict[int, str] = {}
-        for spec in signature.inputs:
+        columns = self.columns
+        feeds, bad = self._feeder.feeds(found) if self._feeder else ({}, {})
+        for spec in columns.fed:
             array = column_of(found, columns.by_input[spec.name])
             for row, why in bad_rows(array, spec).items():
                 bad.setdefault(row, f"{columns.by_input[spec.name]}: {why}")
@@ -103,8 +106,7 @@ class ShardReader:
             self.rejects.add(segment.url, rows + first_row, reasons, rejected)
             found = found.filter(pa.array(~mask))
             kept = kept.filter(pa.array(~mask)) if kept.num_columns else kept
-        feeds = {}
-        for spec in signature.inputs:
+        for spec in columns.fed:
             feeds[spec.name] = to_rows(column_of(found, columns.by_input[spec.name]), spec)
         return Batch(feeds, (kept,) if columns.kept.names else (), found.num_rows)
 

@@ -20,6 +20,7 @@ from batchinfer.errors import InputError
 from batchinfer.options import (
     ClusterOptions,
     FaultOptions,
+    HookOptions,
     OutputOptions,
     ScoreOptions,
 )
@@ -45,6 +46,7 @@ def read() -> argparse.Namespace:
     add("--map", metavar="INPUT=COLUMN,...", help="the column for an input, where names differ")
     add("--keep", metavar="COLUMN,...", help="columns to copy to the output, such as keys")
     _add_outputs(add)
+    _add_hooks(add)
     add(
         "--batch-rows",
         type=int,
@@ -142,6 +144,38 @@ def _add_outputs(add: Callable[..., Any]) -> None:
     )
 
 
+def _add_hooks(add: Callable[..., Any]) -> None:
+    add(
+        "--preprocess",
+        metavar="MODULE:FUNCTION",
+        help="your function from a RecordBatch to the model's inputs",
+    )
+    add(
+        "--preprocess-columns",
+        metavar="COLUMN,...",
+        help="columns that it is given (default: those of the inputs)",
+    )
+    add(
+        "--postprocess",
+        metavar="MODULE:FUNCTION",
+        help="your function from the model's outputs to what is written",
+    )
+    add(
+        "--postprocess-outputs",
+        metavar="OUTPUT,...",
+        help="outputs that it is given (default: all)",
+    )
+
+
+def _hooks(flags: argparse.Namespace) -> HookOptions:
+    return HookOptions(
+        preprocess=flags.preprocess,
+        preprocess_columns=tuple(words(flags.preprocess_columns)),
+        postprocess=flags.postprocess,
+        postprocess_outputs=tuple(words(flags.postprocess_outputs)),
+    )
+
+
 def _outputs(flags: argparse.Namespace) -> OutputOptions:
     top_k = {name: _count(name, k) for name, k in pairs(flags.top_k, "--top-k").items()}
     best = tuple(words(flags.argmax))
@@ -193,6 +227,7 @@ def score(flags: argparse.Namespace, backend: Any = None) -> Dict[str, Any]:
         storage_options=flags.storage_options,
         allow_unproven=flags.allow_unproven,
         outputs=_outputs(flags),
+        hooks=_hooks(flags),
     )
     cluster = ClusterOptions(
         address=flags.address,

@@ -14,6 +14,9 @@ os.environ.pop("RAY_ADDRESS", None)
 import pytest
 
 from tests.support import tiny
+from tests.support.hooks import write_hook
+
+__all__ = ["write_hook"]
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,13 @@ import dataclasses
 import pytest
 
 from batchinfer.errors import InputError
-from batchinfer.options import ClusterOptions, FaultOptions, OutputOptions, ScoreOptions
+from batchinfer.options import (
+    ClusterOptions,
+    FaultOptions,
+    HookOptions,
+    OutputOptions,
+    ScoreOptions,
+)
 
 SCORE = ScoreOptions(bundle="bundle", inputs=("data",), output="out")
 WRONG = [
@@ -21,6 +27,10 @@ WRONG = [
     (OutputOptions(), {"argmax": ("a", "a")}, "argmax: expected each output once; found 'a,a'"),
     (OutputOptions(), {"top_k": {"a": 0}}, "top_k a: expected 1 or more; found 0"),
     (OutputOptions(), {"compression": "gzip"}, "compression: expected one of snappy, zstd, none; "),
+    (HookOptions(), {"preprocess_columns": ("a",)}, "preprocess_columns: expected preprocess with"),
+    (HookOptions(), {"postprocess_outputs": ("a",)}, "postprocess_outputs: expected postprocess"),
+    (HookOptions("m:f"), {"preprocess_columns": ("a", "a")}, "preprocess_columns: expected each"),
+    (SCORE, {"columns": {"x": "p"}, "hooks": HookOptions("m:f", ("a",))}, "map: expected none"),
     (ClusterOptions(), {"device": "tpu"}, "device: expected one of auto, cpu, gpu; found 'tpu'"),
     (ClusterOptions(), {"actors": 0}, "actors: expected more than 0; found 0"),
     (ClusterOptions(), {"cpus_per_actor": 0}, "cpus_per_actor: expected more than 0; found 0"),
@@ -74,6 +84,7 @@ RESULTS = {
     "keep": ("id",),
     "shard_bytes": 5,
     "outputs": OutputOptions(columns=("y",)),
+    "hooks": HookOptions(preprocess="m:f"),
 }
 
 
@@ -107,6 +118,15 @@ def test_what_is_written_of_the_outputs_is_part_of_the_result():
     assert list(OF_OUTPUTS) == [field.name for field in dataclasses.fields(OutputOptions)]
     found = [OutputOptions(**{name: value}).result_options() for name, value in OF_OUTPUTS.items()]
     assert found == [{"output_columns": ["y"]}, {"top_k": [["y", 2]]}, {"argmax": ["y"]}, {}, {}]
+
+
+def test_a_hook_and_what_it_is_given_are_part_of_the_result():
+    assert HookOptions("m:f", ("b", "a"), "m:g", ("y",)).result_options() == {
+        "preprocess": "m:f",
+        "preprocess_columns": ["b", "a"],
+        "postprocess": "m:g",
+        "postprocess_outputs": ["y"],
+    }
 
 
 def test_without_such_options_a_run_is_the_one_it_was_before_there_were_any():

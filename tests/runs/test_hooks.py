@@ -1,0 +1,147 @@
+"""Whole runs, actors on threads: a function in front of the model, and one behind it."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import numpy as np
+import pytest
+
+from batchinfer.arrow import pq
+from batchinfer.errors import InputError, OutputConflictError, SchemaError
+from batchinfer.options import HookOptions, OutputOptions
+from tests.runs.support import IDS
+from tests.support import check, tiny
+from tests.support.threads import ThreadBackend
+
+BEFORE = """
+from batchinfer.hooks import BadRows
+
+def from_id(batch):
+    ids = batch.column(batch.schema.get_field_index("id")).to_numpy()
+    if (ids == 42).any():
+        raise BadRows({int(np.flatnonzero(ids == 42)[0]): "not this one"})
+    return {"x": np.stack([ids % 7, ids % 11, ids % 13, ids % 17], axis=1).astype(np.float32)}
+"""
+BEHIND = """
+def shares(outputs):
+    y = outputs["y"]
+    share = y / (y.sum(axis=1, keepdims=True) + 1)
+    return {"share": share, "words": y[:, 0].astype(int).astype(str)}
+
+shares.returns = {"share": "float32[?, 2]", "words": "text[?]"}
+"""
+
+
+@pytest.fixture
+def before(write_hook):
+    return f"{write_hook(BEFORE)[0]}:from_id"
+
+
+@pytest.fixture
+def behind(write_hook):
+    return f"{write_hook(BEHIND)[0]}:shares"
+
+
+def test_a_hook_in_front_makes_the_inputs_and_may_reject_rows(score, before, tmp_path):
+    report = score(hooks=HookOptions(before, ("id",)), keep=("id", "name"))
+    assert (report["rows_out"], report["rows_rejected"], report["exit_status"]) == (2999, 1, 0)
+    rest = np.delete(IDS, 42)
+    check.assert_exact(str(tmp_path / "out"), rest, tiny.expected(rest))
+    (name,) = os.listdir(str(tmp_path / "out/_batchinfer/rejects"))
+    rejects = pq.ParquetFile(str(tmp_path / "out/_batchinfer/rejects" / name)).read().to_pydict()
+    del rejects["_file"]
+    assert rejects == {"_row": [42], "_reason": ["not this one"], "id": [42], "name": ["row 42"]}
+
+
+def test_a_hook_behind_gives_the_columns(score, behind, tmp_path):
+    report = score(
+        hooks=HookOptions(postprocess=behind, postprocess_outputs=("y",)),
+        outputs=OutputOptions(columns=("words",), argmax=("share",)),
+    )
+    assert report["exit_status"] == 0
+    table = check.read_parts(str(tmp_path / "out"))
+    y = tiny.expected(IDS)
+    assert table.to_pydict() == {
+        "id": IDS.tolist(),
+        "words": [str(int(one)) for one in y[:, 0]],
+        "share_argmax": y.argmax(axis=1).tolist(),
+    }
+
+
+def test_the_batches_never_change_what_hooks_write(score, before, behind, tmp_path):
+    hooks = HookOptions(before, ("id",), behind)
+    for rows in (7, 1000):
+        score(hooks=hooks, batch_rows=rows, output=str(tmp_path / f"by{rows}"))
+    names = sorted(check.snapshot(str(tmp_path / "by7")))
+    for name in names:
+        assert (tmp_path / "by7" / name).read_bytes() == (tmp_path / "by1000" / name).read_bytes()
+    assert names == sorted(check.snapshot(str(tmp_path / "by1000")))
+
+
+def test_a_changed_hook_is_refused_on_the_same_output(score, write_hook, tmp_path):
+    name, _ = write_hook(BEHIND)
+    hooks = HookOptions(postprocess=f"{name}:shares")
+    score(hooks=hooks)
+    assert score(hooks=hooks)["shards_done_before"] == 10
+    write_hook(BEHIND.replace("+ 1", "+ 2"), name)
+    with pytest.raises(OutputConflictError, match="postprocess_sha256: the output has "):
+        score(hooks=hooks)
+    with pytest.raises(OutputConflictError, match=r"postprocess: the output has .* command null"):
+        score()
+
+
+RAISES = """
+def fail(batch):
+    if batch.column(0)[0].as_py() >= 600:
+        raise LookupError("no such day")
+    return {"x": np.zeros((len(batch), 4), np.float32)}
+"""
+
+
+def test_a_hook_that_raises_costs_its_shards_and_names_its_line(score, write_hook, data, tmp_path):
+    name, path = write_hook(RAISES)
+    report = score(hooks=HookOptions(f"{name}:fail", ("id",)), inputs=(data + "/data-0000[0-2]*",))
+    assert (report["exit_status"], report["rows_out"], report["rows_missing"]) == (1, 600, 300)
+    (given_up,) = json.loads((tmp_path / "out/_batchinfer/quarantine.json").read_text())["shards"]
+    assert given_up["errors"][0] == (
+        f"--preprocess {name}:fail raised LookupError: no such day at {path}:5 in fail: "
+        'raise LookupError("no such day")'
+    )
+
+
+def test_what_a_hook_returns_wrongly_is_one_clear_error(score, write_hook, tmp_path):
+    name, _ = write_hook("def f(batch): return {'x': np.zeros((len(batch), 4)), 'z': 1}")
+    report = score(hooks=HookOptions(f"{name}:f", ("id",)))
+    assert report["exit_status"] == 1
+    assert report["quarantined"][0]["errors"][0] == (
+        f"--preprocess {name}:f returned for 300 rows: unknown 'z', expected x; 'x': expected "
+        "float32[300, 4], found float64[300, 4]"
+    )
+
+
+def test_hooks_are_looked_at_before_anything_is_written(score, before, behind, tmp_path):
+    wrong = [
+        (HookOptions("nowhere:f"), InputError, "no module nowhere"),
+        (HookOptions(before, ("id", "day")), SchemaError, f"'day' for --preprocess {before}"),
+        (HookOptions(postprocess=before), InputError, "expected a line behind the function"),
+        (HookOptions(postprocess=behind, postprocess_outputs=("w",)), InputError, "no output 'w'"),
+    ]  # fmt: skip
+    for hooks, error, words in wrong:
+        backend = ThreadBackend()
+        with pytest.raises(error, match=words):
+            score(backend, hooks=hooks)
+        assert backend.engine is None
+        assert not (tmp_path / "out").exists()
+
+
+def test_a_worker_with_another_source_says_so_and_scores_nothing(score, write_hook, tmp_path):
+    name, _ = write_hook(BEHIND)
+
+    def plant(engine):
+        write_hook(BEHIND + "# of another node", name)
+
+    with pytest.raises(InputError, match="is another one than the driver's"):
+        score(ThreadBackend(plant), hooks=HookOptions(postprocess=f"{name}:shares"))
+    assert not check.snapshot(str(tmp_path / "out"))
