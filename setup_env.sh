@@ -3,6 +3,7 @@
 #
 #   ./setup_env.sh py37    .venv        CPython 3.7: everything that the demo, the tests and a worker need
 #   ./setup_env.sh tools   .venv-tools  a newer Python: linters, and an S3 server for the tests
+#   ./setup_env.sh bench   build/bench/packages  what only the benchmark's other systems need: pandas
 #
 # PYTHON37 names the interpreter to use. INSTALLER=pip does without uv.
 set -euo pipefail
@@ -102,8 +103,20 @@ case "${1:-}" in
     install .venv-tools requirements/tools.lock
     stamp_of "${files[@]}" > .venv-tools/.made-from
     ;;
+  bench)
+    files=(requirements/bench.lock)
+    folder=build/bench/packages
+    up_to_date "$folder" "${files[@]}" && exit 0
+    say "Installing what the benchmark compares with into $folder ..."
+    rm -rf "$folder"
+    # Its dependencies but pandas and pytz are in .venv, in the very same versions.
+    .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps \
+      --target "$folder" -r requirements/bench.lock
+    rm -rf "$folder"/numpy* "$folder"/six* "$folder"/dateutil "$folder"/python_dateutil*
+    stamp_of "${files[@]}" > "$folder/.made-from"
+    ;;
   *)
-    say "usage: $0 py37|tools"
+    say "usage: $0 py37|tools|bench"
     exit 2
     ;;
 esac
