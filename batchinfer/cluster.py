@@ -14,6 +14,7 @@ from typing import Any, Iterator, Optional
 
 import ray
 
+from batchinfer import local_ray
 from batchinfer.actors import RayEngine, ScoringActor
 from batchinfer.driver import Backend
 from batchinfer.errors import InputError
@@ -21,7 +22,6 @@ from batchinfer.job import ScoringJob
 from batchinfer.options import ClusterOptions
 
 CONNECT_TIMEOUT_S = 10
-OBJECT_STORE_BYTES = 100 << 20  # predictions never pass through it
 PROJECT = str(Path(__file__).resolve().parent.parent)
 
 
@@ -39,22 +39,12 @@ def connected(cluster: ClusterOptions) -> Iterator[StopSignal]:
         _check_reachable(address)
         if cluster.num_gpus is not None:
             raise InputError("num_gpus is for a Ray that is started here; a cluster has its own")
-        arguments: dict[str, Any] = {"address": address, **_code_for_workers()}
-    else:
-        # Inherited by the workers: a clone that is not installed must be importable there, and
-        # they must not run at nice 15, Ray's default, behind whatever else the machine does.
-        _prepend_path("PYTHONPATH", PROJECT)
-        os.environ.setdefault("RAY_worker_niceness", "0")
-        # On a busy machine Ray's agent can take longer than its 30 s, and its raylet goes with it.
-        os.environ.setdefault("RAY_agent_register_timeout_ms", "120000")
-        arguments = {
-            "address": "local",
-            "num_gpus": cluster.num_gpus,
-            "include_dashboard": False,
-            "object_store_memory": OBJECT_STORE_BYTES,
-        }
+    quiet = {"log_to_driver": False, "logging_level": logging.WARNING}
     try:
-        ray.init(log_to_driver=False, logging_level=logging.WARNING, **arguments)
+        if address:
+            ray.init(address=address, **_code_for_workers(), **quiet)
+        else:
+            local_ray.start(PROJECT, cluster.num_gpus, **quiet)
     except (ConnectionError, ValueError, RuntimeError) as error:
         why = str(error) or type(error).__name__
         raise InputError(f"cannot reach or start Ray ({address or 'local'}): {why}") from error
@@ -141,9 +131,3 @@ def _code_for_workers() -> dict[str, Any]:
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ:
         return {}
     return {"runtime_env": {"py_modules": [os.path.join(PROJECT, "batchinfer")]}}
-
-
-def _prepend_path(name: str, folder: str) -> None:
-    before = os.environ.get(name, "").split(os.pathsep)
-    if folder not in before:
-        os.environ[name] = os.pathsep.join([folder] + [part for part in before if part])

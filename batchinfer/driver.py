@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from dataclasses import dataclass
@@ -45,6 +46,16 @@ class Backend:
     connected: Callable[[ClusterOptions], ContextManager[Any]]
     wants_gpu: Callable[[ClusterOptions], bool]
     engine: Callable[[ScoringJob, ClusterOptions], Any]
+
+
+def later(make: Callable[[], Backend]) -> Backend:
+    """A backend that is made when something is to be scored, and not before."""
+    made = functools.lru_cache(maxsize=None)(make)
+    return Backend(
+        lambda cluster: made().connected(cluster),
+        lambda cluster: made().wants_gpu(cluster),
+        lambda job, cluster: made().engine(job, cluster),
+    )
 
 
 def run(

@@ -248,11 +248,18 @@ def score(flags: argparse.Namespace, backend: Any = None) -> Dict[str, Any]:
         stream=sys.stderr, level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s"
     )
     logging.getLogger("batchinfer").setLevel(logging.INFO)
-    from batchinfer.cluster import ray_backend  # ray only once the flags are in order
+    from batchinfer.driver import later
     from batchinfer.driver import run as run_scoring
 
-    stop_on_sigterm()
-    return run_scoring(options, cluster, faults, backend or ray_backend())
+    return run_scoring(options, cluster, faults, backend or later(_ray))
+
+
+def _ray() -> Any:
+    """Import Ray: half a second that a refused or a finished run does without."""
+    from batchinfer.cluster import ray_backend
+
+    stop_on_sigterm()  # Ray's handler has taken its place
+    return ray_backend()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {"batchinfer": set(), "conversion": {"batchinfer"}, "jobs": {"batchinfer", "conversion"}}
 DOORS = {
-    "ray": {"batchinfer/actors.py", "batchinfer/cluster.py"},
+    "ray": {f"batchinfer/{name}.py" for name in ("actors", "cluster", "local_ray")},
     "pyarrow": {"batchinfer/arrow.py"},
     "pyarrow_hotfix": {"batchinfer/arrow.py"},
     "tensorflow": {"batchinfer/tf1.py", "conversion/tf_internals.py"},

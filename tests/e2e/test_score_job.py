@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import signal
@@ -94,10 +95,21 @@ def test_a_killed_actor_is_replaced_and_the_job_succeeds(flags, tmp_path):
     check.assert_exact(str(tmp_path / "out"), IDS, tiny.expected(IDS))
 
 
-def test_on_cpu_one_actor_takes_two_cores(flags, tmp_path):
+def test_on_cpu_one_actor_takes_two_cores_and_ray_starts_no_more_than_a_run_needs(flags, tmp_path):
     flags[flags.index("--num-gpus") + 1] = 0
-    status, report, err = score(*flags, "--device", "cpu", "--shard-mib", "1")
+    with short_folder() as folder:
+        more = ("--device", "cpu", "--shard-mib", "1")
+        status, report, err = score(*flags, *more, RAY_TMPDIR=folder)
+        (logs,) = glob.glob(f"{folder}/session_2*/logs") + glob.glob(
+            f"{folder}/ray/session_2*/logs"
+        )
+        started = {os.path.basename(name).split(".")[0] for name in glob.glob(f"{logs}/*.log")}
+        workers = len(glob.glob(f"{logs}/worker-*.out"))
     assert status == 0, err
+    assert started & {"dashboard", "monitor", "log_monitor", "dashboard_agent"} == {
+        "dashboard_agent"
+    }
+    assert workers == 1  # the actor's; Ray itself starts one a core
     assert (report["device"], report["actors"]) == ("cpu", 1)
     check.assert_exact(str(tmp_path / "out"), IDS, tiny.expected(IDS))
 
