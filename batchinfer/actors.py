@@ -6,6 +6,8 @@ as another type. They return small records, never predictions.
 
 from __future__ import annotations
 
+import glob
+import logging
 import os
 import threading
 import time
@@ -14,6 +16,7 @@ from typing import Any, Sequence
 
 import ray
 
+from batchinfer import batch_tuning
 from batchinfer.arrow import pa
 from batchinfer.bundle import Bundle
 from batchinfer.bundle_cache import local_bundle
@@ -26,14 +29,18 @@ from batchinfer.errors import (
     TransientStorageError,
 )
 from batchinfer.job import ScoringJob
+from batchinfer.pipeline import Lane
 from batchinfer.plan import Shard
 from batchinfer.run_folder import RunFolder
 from batchinfer.schema import Columns
-from batchinfer.score_shard import Progress, score_shard
+from batchinfer.score_shard import score_shard
 from batchinfer.scorer import Scorer
+from batchinfer.shard_progress import Progress
+from batchinfer.shard_reader import ShardReader
 from batchinfer.signature import Signature
 from batchinfer.storage import Store
 
+LOG = logging.getLogger("batchinfer")
 SHARDS_AT_ONCE = 2  # one computes, the next reads ahead or the last one is written
 NODE_DIED = ("node has died", "node was terminated", "preempted")  # in Ray's messages, 2.7 to 2.60
 GPU_CALLERS = 2  # session runs in flight, so that copies overlap with compute
@@ -44,8 +51,9 @@ class ScoringActor:
 
     def __init__(self, job: ScoringJob) -> None:
         self._job = job
-        self._turn = threading.Lock()
         self._progress: dict[int, Progress] = {}
+        self._settling = threading.Lock()
+        self._settled = job.batch_rows is not None
         self._stores: dict[str, Store] = {}
 
     def start(self) -> dict[str, Any]:
@@ -73,7 +81,7 @@ class ScoringActor:
             )
         device = describe_device(gpu)
         on_gpu = device.startswith("gpu")
-        self._callers = GPU_CALLERS if on_gpu else job.cpus
+        self._lane = Lane(GPU_CALLERS if on_gpu else job.cpus)
         self._scorer = self.restore_scorer(bundle, on_gpu)
         signature = Signature.from_json(job.signature)
         kept = pa.ipc.read_schema(pa.py_buffer(job.kept))
@@ -83,7 +91,8 @@ class ScoringActor:
         store, path = job.open_store(job.output)
         store.exclusive = job.exclusive
         self._folder = RunFolder(store, path)
-        return {"device": device, "batch_rows": self._scorer.batch_rows}
+        self._device_type = device_type(on_gpu, self._lane.workers, job.gpus)
+        return {"device": device}
 
     def restore_scorer(self, bundle: Bundle, on_gpu: bool) -> Any:
         """What scores the batches; a subclass may give anything with the methods of a Scorer."""
@@ -94,6 +103,7 @@ class ScoringActor:
             intra_op_threads=0 if on_gpu else 1,
             gpu_memory_fraction=job.gpus * 0.9 if on_gpu and job.gpus < 1 else 0.0,
             outputs=job.outputs.fetched,
+            padding="halves" if on_gpu else "none",
         )
 
     @ray.method(concurrency_group="score")
@@ -101,11 +111,13 @@ class ScoringActor:
         """Score one shard and commit it.
 
         Returns:
-            `record`, the fields of a ShardRecord; or an `error` with its `kind`: `shard` (this
-            shard is at fault), `storage` (the store is), `process` (this actor may be).
+            `record`, the fields of a ShardRecord, and `batch_rows` as it is now; or an `error` with
+            its `kind`: `shard` (this shard is at fault), `storage` (the store is), `process` (this
+            actor may be).
         """
         progress = self._progress[shard.index] = Progress()
         try:
+            self._settle_batch(shard)
             record = score_shard(
                 shard,
                 self._scorer,
@@ -113,11 +125,10 @@ class ScoringActor:
                 self._folder,
                 self._job.fingerprint,
                 self._open_input,
-                self._turn,
-                self._callers,
+                self._lane,
                 progress,
             )
-            return {"record": asdict(record)}
+            return {"record": asdict(record), "batch_rows": self._scorer.batch_rows}
         except BaseException as error:
             return _failure(error, progress.stage)
         finally:
@@ -128,6 +139,29 @@ class ScoringActor:
         """Stage, rows scored and steps done of each shard in hand; answers while it scores."""
         now = dict(self._progress)
         return {index: (p.stage, p.rows, p.steps) for index, p in now.items()}
+
+    def _settle_batch(self, shard: Shard) -> None:
+        """Choose the batch size with the first rows that come; what fails here fails in scoring."""
+        with self._settling:
+            scorer = self._scorer
+            if self._settled or scorer.signature.fixed_batch_rows is not None:
+                return
+
+            def measured() -> Any:
+                sample = next(iter(ShardReader(shard, self._columns, self._open_input)), None)
+                if sample is None or not sample.num_rows:
+                    return None
+                return batch_tuning.measure(scorer, sample, self._lane, shard.num_rows // 2)
+
+            try:
+                rows = batch_tuning.settle(self._folder, self._device_type, measured)
+            except TransientStorageError:
+                raise
+            except Exception as error:  # of this shard's rows: its own scoring reports it
+                LOG.debug("no batch size from shard %d: %s", shard.index, error)
+                return
+            scorer.batch_rows = rows or scorer.batch_rows
+            self._settled = rows is not None
 
     def _open_input(self, url: str) -> tuple[Store, str]:
         protocol, colons, rest = url.partition("://")
@@ -236,6 +270,18 @@ def describe_device(wants_gpu: bool) -> str:
             "Install them, or score with --device cpu."
         )
     return f"cpu (logical GPU {visible})"
+
+
+def device_type(on_gpu: bool, callers: int, gpus: float) -> str:
+    """What a batch size holds for: the same kind of device, used in the same way."""
+    if not on_gpu:
+        return f"cpu {callers}"
+    for path in sorted(glob.glob("/proc/driver/nvidia/gpus/*/information")):
+        with open(path) as file:
+            for line in file:
+                if line.startswith("Model:"):
+                    return f"{line.partition(':')[2].strip()} {gpus:g}"
+    return f"gpu {gpus:g}"
 
 
 def _failure(error: BaseException, stage: str = "") -> dict[str, Any]:

@@ -35,6 +35,22 @@ class Batch:
         return Batch(feeds, tuple(_slice_tables(self.kept, start, stop)), stop - start)
 
 
+# What the rows of a run are padded to: the whole batch; a batch, a half, a quarter or an eighth of
+# one, so that a GPU's libraries choose their algorithms four times and not for each size anew;
+# nothing, on a CPU, where a row that is not computed is a row saved.
+PADDINGS = ("batch", "halves", "none")
+
+
+def padded_rows(num_rows: int, batch_rows: int, padding: str) -> int:
+    """The rows that the graph is run with for `num_rows` of at most `batch_rows`."""
+    if padding == "none":
+        return num_rows
+    size = batch_rows
+    while padding == "halves" and size % 2 == 0 and num_rows <= size // 2 >= batch_rows / 8:
+        size //= 2
+    return size
+
+
 def pad(array: Rows, num_rows: int) -> Rows:
     """Repeat the last row until the array has `num_rows` rows.
 

@@ -60,6 +60,7 @@ class Dispatcher:
     Attributes:
         blame: what failed, how often, and what was given up.
         devices: of every actor that started.
+        batch_rows: per device, of the run of the model that was heard of last.
         actors_lost: a count for the report.
         first_ready_at: on `clock`, when the first actor had its model; None before.
     """
@@ -76,6 +77,7 @@ class Dispatcher:
     ) -> None:
         self.blame = Blame(faults.max_attempts, worked_before)
         self.devices: list[str] = []
+        self.batch_rows: dict[str, int] = {}
         self.actors_lost = 0
         self.first_ready_at: Optional[float] = None
         self.workers: list[Worker] = []
@@ -217,6 +219,8 @@ class Dispatcher:
         worker.progress = heard
         if "record" in result:
             self.blame.worked()
+            if "batch_rows" in result:
+                self.batch_rows[worker.device] = result["batch_rows"]
             attempts = len(task.errors) + 1
             self._on_record(ShardRecord(**{**result["record"], "attempts": attempts}))
             return

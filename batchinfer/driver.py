@@ -177,6 +177,7 @@ class Scoring:
             dispatcher.blame.retries,
             seconds=now - self._started,
             seconds_scoring=now - ready_at if ready_at is not None else 0.0,
+            batch_rows=dispatcher.batch_rows,
             reason=reason,
         )
         report = build_report(prepared.folder.url, prepared.run, prepared.plan, outcome)

@@ -99,8 +99,8 @@ class ScoreOptions:
         output: folder of the predictions.
         columns: input name -> column name, where they differ.
         keep: columns copied from input to output, in this order.
-        batch_rows: rows per session run; None is the model's own, else 256. Never changes which
-            rows are written where; floats may differ in their last bits.
+        batch_rows: rows per session run; None is the model's own, else measured. Never changes
+            which rows are written where; floats may differ in their last bits.
         shard_bytes: bytes of input columns per output object; None is chosen from the input.
         storage_options: of the fsspec file system. Secrets belong into the environment.
         allow_unproven: score a bundle that has no passed parity report.

@@ -16,11 +16,12 @@ POLL_S = 0.2  # how soon a reader notices that nobody wants its items any more
 
 
 @contextlib.contextmanager
-def read_ahead(items: Iterable[T], ahead: int) -> Iterator[Iterator[T]]:
+def read_ahead(items: Iterable[T], ahead: int, name: str = "read-ahead") -> Iterator[Iterator[T]]:
     """Iterate `items` on a thread of its own, at most `ahead` items before the consumer.
 
     What `items` raises is raised in the consumer, after the items before it. When the block
-    ends, however it ends, the thread is told to stop and is waited for.
+    ends, however it ends, the thread is told to stop and is waited for, and `items` is closed
+    if it is a generator.
     """
     box: queue.Queue[Any] = queue.Queue(maxsize=ahead)
     stop = threading.Event()
@@ -40,6 +41,10 @@ def read_ahead(items: Iterable[T], ahead: int) -> Iterator[Iterator[T]]:
             put((None, StopIteration()))
         except BaseException as error:  # handed over, never dropped
             put((None, error))
+        finally:
+            close = getattr(items, "close", None)
+            if close is not None:
+                close()
 
     def drain() -> Iterator[T]:
         while True:
@@ -50,7 +55,7 @@ def read_ahead(items: Iterable[T], ahead: int) -> Iterator[Iterator[T]]:
                 raise error
             yield item
 
-    thread = threading.Thread(target=read, name="read-ahead", daemon=True)
+    thread = threading.Thread(target=read, name=name, daemon=True)
     thread.start()
     try:
         yield drain()
@@ -59,18 +64,45 @@ def read_ahead(items: Iterable[T], ahead: int) -> Iterator[Iterator[T]]:
         thread.join()
 
 
-def ordered_map(
-    function: Callable[[T], R], items: Iterable[T], workers: int, ahead: int
-) -> Iterator[R]:
-    """`map` on `workers` threads, in order, at most `ahead` items begun before the consumer.
+class Lane:
+    """Threads that one device is fed from, shared by the shards of an actor.
 
-    The first error is raised in its place; what had begun after it is finished and dropped.
+    One shard has the turn at a time. The next gets it when the last batch of this one was handed
+    to the threads, not when it came back: so the device is not idle between two shards.
+
+    Args:
+        workers: threads, and so calls at once.
     """
-    with ThreadPoolExecutor(workers, thread_name_prefix="score") as pool:
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="score")
+        self._turn = threading.Lock()
+
+    def map(
+        self,
+        function: Callable[[T], R],
+        items: Iterable[T],
+        on_turn: Callable[[], None] = lambda: None,
+    ) -> Iterator[R]:
+        """`map` in order, with one item more begun than there are threads.
+
+        The first error is raised in its place; what had begun after it is finished and dropped.
+
+        Args:
+            on_turn: called when the turn has come.
+        """
         begun: Deque[Future[R]] = deque()
-        for item in items:
-            begun.append(pool.submit(function, item))
-            if len(begun) >= ahead:
-                yield begun.popleft().result()
+        with self._turn:
+            on_turn()
+            for item in items:
+                begun.append(self._pool.submit(function, item))
+                del item  # its memory is the function's from here on
+                if len(begun) > self.workers:
+                    yield begun.popleft().result()
         while begun:
             yield begun.popleft().result()
+
+    def close(self) -> None:
+        """Wait for what has begun, and end the threads."""
+        self._pool.shutdown()

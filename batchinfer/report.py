@@ -24,6 +24,7 @@ class Outcome:
         adopted: those that lay there without a record when this run began.
         given_up: shard -> the errors of its attempts.
         devices: of every actor that started.
+        batch_rows: per device, rows of one run of the model.
         seconds: of the whole command; `seconds_scoring` since the first actor had its model.
     """
 
@@ -37,6 +38,7 @@ class Outcome:
     retries: int = 0
     seconds: float = 0.0
     seconds_scoring: float = 0.0
+    batch_rows: Mapping[str, int] = field(default_factory=dict)
     reason: Optional[str] = None
 
 
@@ -71,6 +73,7 @@ def build_report(
         "stage_seconds": _stage_seconds(scored),
         "rows_per_s": _rate(rows, outcome.seconds_scoring),
         "device": ", ".join(sorted(set(outcome.devices))),
+        "batch_rows": dict(outcome.batch_rows),
         "actors": len(outcome.devices),
         "actors_lost": outcome.actors_lost,
         "retries": outcome.retries,

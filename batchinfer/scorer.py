@@ -6,17 +6,18 @@ another class with `restore`, `score`, `batch_rows` and `close`.
 
 from __future__ import annotations
 
+import threading
 from typing import Any, Mapping, Optional, Sequence
 
 import numpy as np
 
-from batchinfer.batch import Rows, pad
+from batchinfer.batch import Rows, pad, padded_rows
 from batchinfer.bundle import Bundle
 from batchinfer.errors import BundleError, InputError
 from batchinfer.ragged import Ragged
 from batchinfer.signature import Signature
 
-DEFAULT_BATCH_ROWS = 256  # fits images of 224x224x3 in 16 GB; measured sizes come with tuning
+DEFAULT_BATCH_ROWS = 256  # fits images of 224x224x3 in 16 GB; actors measure a better one
 
 
 class Scorer:
@@ -26,12 +27,24 @@ class Scorer:
 
     Attributes:
         signature: what `score` takes and gives.
-        batch_rows: the leading size that the graph is always run with, in rows.
+        batch_rows: rows of one run of the graph; it may be set, and is halved when the device has
+            no memory for it.
+        halved: how often that was.
+        padding: what a shorter batch is padded to, one of `batch.PADDINGS`. A graph with a fixed
+            size always gets that.
     """
 
-    def __init__(self, session: Any, signature: Signature, batch_rows: int) -> None:
+    def __init__(
+        self, session: Any, signature: Signature, batch_rows: int, padding: str = "batch"
+    ) -> None:
+        from batchinfer.tf1 import tf
+
         self.signature = signature
         self.batch_rows = batch_rows
+        self.halved = 0
+        self.padding = "batch" if signature.fixed_batch_rows is not None else padding
+        self._exhausted = tf.errors.ResourceExhaustedError
+        self._lock = threading.Lock()
         self._session = session
         self._run = session.make_callable(
             [spec.tensor for spec in signature.outputs],
@@ -46,6 +59,7 @@ class Scorer:
         intra_op_threads: int = 0,
         gpu_memory_fraction: float = 0.0,
         outputs: Optional[Sequence[str]] = None,
+        padding: str = "batch",
     ) -> Scorer:
         """Load the bundle's graph, variables, assets and tables into a session of its own.
 
@@ -56,6 +70,7 @@ class Scorer:
             gpu_memory_fraction: share of the GPU's memory for this session when several
                 actors share one; 0 grows as needed.
             outputs: those that are wanted; the others are neither computed nor fetched.
+            padding: see the attribute.
 
         Raises:
             InputError: `batch_rows` is not positive, or not the fixed size of the graph.
@@ -83,7 +98,7 @@ class Scorer:
             problem = _dtype_problem(session.graph, signature)  # make_callable does not look
             if problem:
                 raise ValueError(problem)
-            return cls(session, signature, batch_rows)
+            return cls(session, signature, batch_rows, padding)
         except (tf.errors.OpError, OSError, ValueError, KeyError, RuntimeError) as error:
             session.close()
             raise BundleError(
@@ -91,45 +106,59 @@ class Scorer:
             ) from error
 
     def score(self, feeds: Mapping[str, Rows]) -> dict[str, np.ndarray[Any, Any]]:
-        """Score up to `batch_rows` rows; what is missing is padded and cut off again.
+        """Score any number of rows, at least one, `batch_rows` at a time.
 
         Args:
-            feeds: n rows per input, 1 <= n <= batch_rows: an array of shape (n, *row_shape), or
-                `Ragged` where the rows of an input differ in length.
+            feeds: n rows per input: an array of shape (n, *row_shape), or `Ragged` where the rows
+                of an input differ in length.
 
         Returns:
             One array of n rows per output, by name.
 
         Raises:
-            InputError: n is out of range, or an output did not come back row by row.
+            InputError: n is 0, or an output did not come back row by row.
         """
         rows = [feeds[spec.name] for spec in self.signature.inputs]
+        num_rows, done, parts = len(rows[0]), 0, []
+        if not num_rows:
+            raise InputError("a batch needs at least one row; found none")
+        while done < num_rows:
+            size = self.batch_rows
+            piece = rows if size >= num_rows else [one[done : done + size] for one in rows]
+            try:
+                parts.append(self._score(piece, size))
+            except self._exhausted:
+                if size == 1 or self.signature.fixed_batch_rows is not None:
+                    raise
+                self._halve(size)
+                continue
+            done += len(piece[0])
+        names = [spec.name for spec in self.signature.outputs]
+        if len(parts) == 1:
+            return dict(zip(names, parts[0]))
+        return {name: np.concatenate(found) for name, found in zip(names, zip(*parts))}
+
+    def _score(self, rows: Sequence[Rows], size: int) -> list[np.ndarray[Any, Any]]:
+        """One run of the graph; what is missing is padded and cut off again."""
         num_rows = len(rows[0])
-        padded = [pad(one, self.batch_rows) for one in rows]
+        size = padded_rows(num_rows, size, self.padding)
+        padded = [pad(one, size) for one in rows]
         results = self._run(*[array for one in padded for array in _arrays(one)])
         for spec, result in zip(self.signature.outputs, results):
             shape = np.shape(result)
-            if shape[:1] != (self.batch_rows,):
+            if shape[:1] != (size,):
                 raise InputError(
-                    f"output {spec} gave shape {shape} for a batch of {self.batch_rows}; "
+                    f"output {spec} gave shape {shape} for a batch of {size}; "
                     "expected one row per input row"
                 )
-        return {
-            spec.name: result[:num_rows] for spec, result in zip(self.signature.outputs, results)
-        }
+        return [result[:num_rows] for result in results]
 
-    def score_all(
-        self, feeds: Mapping[str, np.ndarray[Any, Any]]
-    ) -> dict[str, np.ndarray[Any, Any]]:
-        """Score any number of rows, at least one, in batches of `batch_rows`."""
-        num_rows = len(next(iter(feeds.values())))
-        parts = [
-            self.score(
-                {name: array[start : start + self.batch_rows] for name, array in feeds.items()}
-            )
-            for start in range(0, num_rows, self.batch_rows)
-        ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    def _halve(self, size: int) -> None:
+        """Go on with half the batch, after the device had no memory for `size` rows."""
+        with self._lock:
+            if self.batch_rows == size:  # another thread may have been faster
+                self.batch_rows = (size + 1) // 2
+                self.halved += 1
 
     def close(self) -> None:
         self._session.close()

@@ -47,7 +47,7 @@ def score_folder(folder: str, signature: Signature, inputs: Mapping[str, Any]) -
     batch_rows = None if signature.fixed_batch_rows else min(rows, DEFAULT_BATCH_ROWS)
     scorer = Scorer.restore(bundle, batch_rows)
     try:
-        return scorer.score_all(inputs)
+        return scorer.score(inputs)
     except tf.errors.OpError as error:
         raise InputError(f"the bundle cannot be run with these inputs: {error}") from error
     finally:

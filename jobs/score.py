@@ -52,7 +52,7 @@ def read() -> argparse.Namespace:
         type=int,
         metavar="ROWS",
         help="rows per run of the model; never changes which rows come out where "
-        "(default: the model's own, or 256)",
+        "(default: the model's own, else measured on each type of device)",
     )
     add(
         "--shard-mib",

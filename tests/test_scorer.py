@@ -13,6 +13,7 @@ from batchinfer.bundle import Bundle, write_bundle
 from batchinfer.errors import BundleError, InputError
 from batchinfer.scorer import Scorer, choose_batch_rows
 from batchinfer.signature import Signature, TensorSpec
+from batchinfer.tf1 import tf
 from tests.support import tiny
 
 
@@ -60,10 +61,17 @@ def test_rows_come_back_one_for_one(scorer, rows):
     assert found["best"].tolist() == [1] * rows
 
 
-@pytest.mark.parametrize("rows", [0, 9])
-def test_no_rows_and_too_many_are_refused(scorer, rows):
-    with pytest.raises(InputError, match=f"a batch needs 1 to 8 rows; found {rows}"):
-        scorer.score({"x": np.zeros((rows, 4), np.float32)})
+def test_no_rows_are_refused(scorer):
+    with pytest.raises(InputError, match="at least one row; found none"):
+        scorer.score({"x": np.zeros((0, 4), np.float32)})
+
+
+@pytest.mark.parametrize("rows", [9, 16, 31])
+def test_more_rows_than_a_batch_come_back_one_for_one(scorer, rows):
+    ids = np.arange(rows)
+    found = scorer.score({"x": tiny.features(ids)})
+    assert found["y"].tolist() == tiny.expected(ids).tolist()
+    assert found["best"].shape == (rows,)
 
 
 def test_several_threads_at_once_each_get_their_own_rows(scorer):
@@ -142,6 +150,58 @@ def test_a_short_batch_is_fed_whole_and_its_padding_never_comes_back():
     ((fed,),) = session.fed
     assert fed.tolist() == [[1, 2], [3, 4], [3, 4], [3, 4]]
     assert found["y"].tolist() == [3, 7]
+
+
+@pytest.mark.parametrize(
+    "padding, rows, expected",
+    [
+        ("none", 3, 3),
+        ("batch", 3, 16),
+        ("halves", 16, 16),
+        ("halves", 9, 16),
+        ("halves", 8, 8),
+        ("halves", 5, 8),
+        ("halves", 3, 4),
+        ("halves", 1, 2),  # an eighth, and not less
+    ],
+)
+def test_a_short_batch_is_padded_as_the_device_wants_it(padding, rows, expected):
+    session = EchoSession(lambda x: [x + 1])
+    scorer = Scorer(session, signature(None), 16, padding)
+    found = scorer.score({"x": np.arange(rows, dtype=np.float32)})
+    assert found["y"].tolist() == [n + 1 for n in range(rows)]
+    assert [len(fed[0]) for fed in session.fed] == [expected]
+
+
+def test_a_fixed_batch_is_always_whole():
+    session = EchoSession(lambda x: [x])
+    Scorer(session, signature(4), 4, "none").score({"x": np.zeros(1, np.float32)})
+    assert [len(fed[0]) for fed in session.fed] == [4]
+
+
+def exhausted_above(limit):
+    def answer(x):
+        if len(x) > limit:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        return [x * 2]
+
+    return EchoSession(answer)
+
+
+def test_a_batch_that_the_device_has_no_memory_for_is_halved_for_good():
+    session = exhausted_above(5)
+    scorer = Scorer(session, signature(None), 16, "none")
+    rows = np.arange(16, dtype=np.float32)
+    assert scorer.score({"x": rows})["y"].tolist() == (rows * 2).tolist()
+    assert (scorer.batch_rows, scorer.halved) == (4, 2)
+    assert [len(fed[0]) for fed in session.fed] == [16, 8, 4, 4, 4, 4]
+
+
+@pytest.mark.parametrize("fixed, batch", [(None, 1), (4, 4)], ids=["one row", "a fixed size"])
+def test_a_batch_that_cannot_be_halved_fails(fixed, batch):
+    scorer = Scorer(exhausted_above(0), signature(fixed), batch)
+    with pytest.raises(tf.errors.ResourceExhaustedError):
+        scorer.score({"x": np.zeros(batch, np.float32)})
 
 
 def test_inputs_are_fed_in_the_order_of_the_signature():

@@ -37,7 +37,7 @@ def verify(
         batch_rows = min(rows, DEFAULT_BATCH_ROWS)
     scorer = Scorer.restore(bundle, batch_rows)
     try:
-        found = scorer.score_all(inputs)
+        found = scorer.score(inputs)
         batch_rows = scorer.batch_rows
     except tf.errors.OpError as error:
         raise InputError(f"bundle {path} does not run on this machine: {error}") from error

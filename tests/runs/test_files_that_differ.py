@@ -111,6 +111,6 @@ def test_a_rerun_takes_the_types_of_the_run_and_opens_no_file(score, tmp_path, m
         engine.before = die
 
     assert score(ThreadBackend(lose_all))["rows_out"] == 0
-    monkeypatch.setattr("batchinfer.inputs.read_footer", None)
+    monkeypatch.setattr("batchinfer.input_files.read_footer", None)
     assert score()["rows_out"] == 40
     assert kept(tmp_path, "id").type == pa.int64()

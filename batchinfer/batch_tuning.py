@@ -1,0 +1,121 @@
+"""The batch size of a model on a device: measured with rows of the input, decided once for a run.
+
+The first actor of a device type to be done writes what it found beside the run's state; all others,
+and every later run on the same output, take that. So equal rows get equal bits on equal devices.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import re
+import time
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional
+
+from batchinfer.batch import Batch, rebatch
+from batchinfer.pipeline import Lane
+from batchinfer.run_folder import STATE, RunFolder
+
+LOG = logging.getLogger("batchinfer")
+SMALLEST_ROWS = 8
+MOST_ROWS = 1 << 16
+MOST_BYTES = 128 << 20  # of one batch's inputs; about nine are in memory at once
+GAIN = 1.05  # what a doubling must bring
+SIZE_S = 0.06  # that each size is run for, and at least twice by each thread
+BUDGET_S = 3.0  # for all sizes
+
+
+def settle(
+    folder: RunFolder, device: str, measure: Callable[[], Optional[Dict[int, float]]]
+) -> Optional[int]:
+    """The rows of a batch that this run uses on this type of device.
+
+    Args:
+        device: its type, such as the GPU's name.
+        measure: size -> rows/s; None where nothing could be measured, which decides nothing.
+    """
+    name = f"{STATE}/batch/{re.sub('[^A-Za-z0-9]+', '-', device).strip('-').lower()}.json"
+    decided = folder.read_json(name)
+    if decided is None:
+        found = measure()
+        if not found:
+            return None
+        record: Dict[str, Any] = {
+            "device": device,
+            "batch_rows": best(found),
+            "rows_per_s": {str(size): round(rate, 1) for size, rate in found.items()},
+        }
+        LOG.info("batches of %d rows on %s: rows/s %s", record["batch_rows"], device, found)
+        decided = record if folder.create_json(name, record) else folder.read_json(name)
+    return int((decided or {})["batch_rows"])
+
+
+def best(rates: Mapping[int, float]) -> int:
+    """The smallest size that is within 5 % of the fastest."""
+    return min(size for size, rate in rates.items() if rate * GAIN >= max(rates.values()))
+
+
+def measure(
+    scorer: Any,
+    sample: Batch,
+    lane: Lane,
+    most_rows: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Dict[int, float]:
+    """Rows/s of each size, doubled until that twice brings less than 5 %, or memory ends.
+
+    Args:
+        scorer: its `batch_rows` and `halved` are left as they were.
+        sample: rows of the input; they are repeated.
+        lane: runs as many calls at once as scoring will.
+        most_rows: that a batch of this run can have at all.
+    """
+    rates: Dict[int, float] = {}
+    before, started, stale = scorer.batch_rows, clock(), 0
+    try:
+        for size in _sizes(sample, most_rows):
+            scorer.batch_rows = size
+            feeds = next(rebatch(itertools.repeat(sample), size)).feeds
+            rate = _rate(functools.partial(scorer.score, feeds), size, lane, clock)
+            if scorer.halved:
+                break
+            stale = 0 if rate > GAIN * max(rates.values(), default=0.0) else stale + 1
+            rates[size] = rate
+            if stale == 2 or clock() - started > BUDGET_S:
+                break
+    finally:
+        scorer.batch_rows, scorer.halved = before, 0
+    return rates
+
+
+def _sizes(sample: Batch, most_rows: int) -> Iterator[int]:
+    row_bytes = sum(_size(rows) for rows in sample.feeds.values()) // sample.num_rows
+    limit = min(MOST_ROWS, most_rows, MOST_BYTES // max(1, row_bytes))
+    size = min(SMALLEST_ROWS, max(1, limit))
+    while size <= max(1, limit):
+        yield size
+        size *= 2
+
+
+def _size(rows: Any) -> int:
+    """Bytes of an input's rows; those of Python's strings without their texts' own overhead."""
+    values = getattr(rows, "values", rows)
+    return sum(map(len, values.reshape(-1))) if values.dtype == object else int(values.nbytes)
+
+
+def _rate(run: Callable[[], Any], size: int, lane: Lane, clock: Callable[[], float]) -> float:
+    """Rows/s with every thread of the lane at work, after one run that may choose algorithms."""
+    run()
+    until = clock() + SIZE_S
+
+    def repeat(_: int) -> int:
+        runs = 0
+        while runs < 2 or clock() < until:
+            run()
+            runs += 1
+        return runs
+
+    began = clock()
+    runs = sum(lane.map(repeat, range(lane.workers)))
+    return runs * size / max(clock() - began, 1e-9)

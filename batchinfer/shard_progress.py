@@ -1,0 +1,50 @@
+"""How far a shard is and where its time goes; with a profile, each step by itself."""
+
+from __future__ import annotations
+
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Iterator, List, Optional, Tuple
+
+Span = Tuple[str, str, float, float, int]  # stage, thread, start and end in epoch seconds, rows
+
+
+@dataclass
+class Progress:
+    """How far a shard is, readable from another thread.
+
+    Attributes:
+        stage: what the shard is at: waiting, scoring, writing.
+        rows: rows scored so far.
+        steps: grows with each batch read, scored or written; a clock that stands still is a hang.
+        seconds: time per stage, summed over its threads: read (fetch and decode), wait (the
+            device's threads for a batch), score (session runs), encode, write (the commit).
+        spans: each step of each stage, where a profile is wanted, else None.
+    """
+
+    stage: str = "waiting"
+    rows: int = 0
+    steps: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    spans: Optional[List[Span]] = None
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    def at(self, stage: str) -> None:
+        self.stage = stage
+
+    @contextmanager
+    def timed(self, stage: str, num_rows: int = 0) -> Iterator[None]:
+        """Add the seconds of this block to a stage."""
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            spent = time.perf_counter() - started
+            with self._lock:
+                self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+                self.steps += 1
+                if self.spans is not None:
+                    now, name = time.time(), threading.current_thread().name
+                    self.spans.append((stage, name, now - spent, now, num_rows))
