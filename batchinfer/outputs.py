@@ -17,7 +17,7 @@ import numpy as np
 
 from batchinfer.arrow import pa
 from batchinfer.errors import InputError
-from batchinfer.options import OutputOptions
+from batchinfer.options import COMPRESSIONS, OutputOptions
 from batchinfer.postprocess import Postprocess, TextSpec
 from batchinfer.ranking import argmax, top_k
 from batchinfer.signature import Signature, TensorSpec
@@ -70,12 +70,14 @@ class Outputs:
         ranked: the best classes of others, or of the same.
         label_digests: output -> sha256 of its labels' file; part of the run's identity.
         postprocess: the hook that gives these outputs; None is the model itself.
+        compression: of the Parquet pages, one of `options.COMPRESSIONS`.
     """
 
     whole: tuple[TensorSpec, ...]
     ranked: tuple[Ranked, ...] = ()
     label_digests: Mapping[str, str] = field(default_factory=dict)
     postprocess: Optional[Postprocess] = None
+    compression: str = COMPRESSIONS[0]
 
     @property
     def fetched(self) -> tuple[str, ...]:
@@ -156,6 +158,7 @@ def choose_outputs(
         ),
         {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
         postprocess,
+        options.compression,
     )
     names = found.schema.names
     problems += [f"{n} columns named {name!r}" for name, n in _repeated(names).items()]

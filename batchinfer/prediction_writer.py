@@ -10,6 +10,7 @@ import numpy as np
 
 from batchinfer.arrow import pa, pq
 from batchinfer.errors import ShardError
+from batchinfer.options import COMPRESSIONS
 from batchinfer.plan import Shard
 from batchinfer.rejects import Rejects
 from batchinfer.schema import Columns
@@ -44,7 +45,8 @@ class PredictionWriter:
         self._pending_rows = 0
         self._sink = pa.BufferOutputStream()
         with _encoding("predictions"):
-            self._writer = _parquet_writer(self._sink, self._schema, metadata)
+            packed = self._outputs.compression
+            self._writer = _parquet_writer(self._sink, self._schema, metadata, packed)
 
     def add(self, kept: Sequence[pa.Table], outputs: Mapping[str, np.ndarray[Any, Any]]) -> None:
         """Append rows; all arguments hold the same rows in the same order.
@@ -161,14 +163,17 @@ def _values(column: pa.DataType) -> int:
     return _values(column.value_type) if pa.types.is_list(column) else 1
 
 
-def _parquet_writer(sink: Any, schema: pa.Schema, metadata: Mapping[str, str]) -> pq.ParquetWriter:
-    # Dictionaries of floats cost four times the write and save nothing (measured); texts keep it.
+def _parquet_writer(
+    sink: Any, schema: pa.Schema, metadata: Mapping[str, str], compression: str = COMPRESSIONS[0]
+) -> pq.ParquetWriter:
+    # Dictionaries of floats cost six times the write and save nothing; texts keep theirs
+    # (docs/decisions.md, Output encoding).
     texts = [path for field in schema for path in _text_paths(field.name, field.type)]
     return pq.ParquetWriter(
         sink,
         schema.with_metadata(dict(metadata)),
         use_dictionary=texts or False,
-        compression="snappy",
+        compression=compression,
         version="2.6",  # the first with nanoseconds; older ones refuse a kept timestamp[ns]
     )
 

@@ -18,6 +18,7 @@ from typing import Any, Callable, Dict, Optional, Sequence
 
 from batchinfer.errors import InputError
 from batchinfer.options import (
+    COMPRESSIONS,
     ClusterOptions,
     FaultOptions,
     HookOptions,
@@ -142,6 +143,12 @@ def _add_outputs(add: Callable[..., Any]) -> None:
         metavar="[OUTPUT=]FILE,...",
         help="one label per line: writes OUTPUT_topK_label and OUTPUT_label as well",
     )
+    add(
+        "--compression",
+        choices=COMPRESSIONS,
+        default=COMPRESSIONS[0],
+        help="of the output; may differ between runs that continue each other",
+    )
 
 
 def _add_hooks(add: Callable[..., Any]) -> None:
@@ -184,6 +191,7 @@ def _outputs(flags: argparse.Namespace) -> OutputOptions:
         top_k=top_k,
         argmax=best,
         labels=_labels(flags.labels, [*top_k, *best]),
+        compression=flags.compression,
     )
 
 

@@ -63,12 +63,13 @@ def test_the_fix_for_crafted_parquet_is_active_where_parquet_is_read():
 
 
 @pytest.mark.parametrize(
-    "page", ["README.md", "CONTRIBUTING.md", "docs/conversion.md", "docs/scoring.md"]
+    "page",
+    ["README.md", "CONTRIBUTING.md", "docs/conversion.md", "docs/scoring.md", "docs/decisions.md"],
 )
 def test_every_file_that_a_page_names_is_there(page):
     text = (ROOT / page).read_text()
     names = set(re.findall(r"`((?:tests|batchinfer|conversion|jobs)/[\w/.]*\w)`", text))
-    names |= set(re.findall(r"\]\(([\w./]+)\)", text))
+    names |= set(re.findall(r"\]\(([\w./]+)(?:#[\w-]+)?\)", text))
     folder = (ROOT / page).parent
     missing = [n for n in names if not ((ROOT / n).exists() or (folder / n).exists())]
     assert missing == []

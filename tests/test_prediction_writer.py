@@ -223,6 +223,23 @@ def test_the_labels_of_the_best_are_dictionary_encoded_too():
     assert found == [False, False, True, False, True]
 
 
+@pytest.mark.parametrize("compression", ["snappy", "zstd", "none"])
+def test_the_pages_are_packed_as_was_asked_for(compression):
+    spec = TensorSpec("y", "y:0", "float32", (None, 2))
+    chosen = Outputs((spec,), compression=compression)
+    packed = Columns(Signature((X,), (spec,)), {"x": "x"}, KEPT, chosen)
+    data = write(packed, [([kept_rows(0, 9)], {"y": np.ones((9, 2), np.float32)})])
+    group = pq.read_metadata(pa.BufferReader(data)).row_group(0)
+    expected = {"snappy": "SNAPPY", "zstd": "ZSTD", "none": "UNCOMPRESSED"}[compression]
+    assert {group.column(i).compression for i in range(3)} == {expected}
+    assert read(data).column("y").to_pylist() == [[1.0, 1.0]] * 9
+
+
+def test_without_a_word_it_is_snappy():
+    data = write(columns(("best", "int64"), kept=pa.schema([])), [((), {"best": np.arange(3)})])
+    assert pq.read_metadata(pa.BufferReader(data)).row_group(0).column(0).compression == "SNAPPY"
+
+
 # What an object says about itself ----------------------------------------------------------
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from batchinfer.arrow import pq
 from batchinfer.errors import InputError, ObjectNotFoundError, OutputConflictError
 from batchinfer.options import OutputOptions
-from tests.runs.support import IDS
+from tests.runs.support import IDS, lose_actor_when
 from tests.support import check, tiny
 from tests.support.threads import ThreadBackend
 
@@ -91,3 +92,19 @@ def test_labels_that_are_not_there_are_one_message(score, tmp_path):
     with pytest.raises(ObjectNotFoundError, match=r"none\.txt"):
         score(outputs=OutputOptions(argmax=("y",), labels={"y": str(tmp_path / "none.txt")}))
     assert not (tmp_path / "out").exists()
+
+
+def test_a_run_goes_on_with_another_compression(score, tmp_path):
+    score(ThreadBackend(lose_actor_when(3, 99, "before")))
+    before = check.snapshot(str(tmp_path / "out"))
+    assert len(before) == 9
+    report = score(outputs=OutputOptions(compression="zstd"))
+    assert (report["shards_scored"], report["exit_status"]) == (1, 0)
+    after = check.snapshot(str(tmp_path / "out"))
+    (new,) = set(after) - set(before)
+    codecs = {
+        name: pq.read_metadata(str(tmp_path / "out" / name)).row_group(0).column(0).compression
+        for name in after
+    }
+    assert codecs == {**dict.fromkeys(before, "SNAPPY"), new: "ZSTD"}
+    check.assert_exact(str(tmp_path / "out"), IDS, Y)
