@@ -7,6 +7,7 @@ Where the rows of an input differ in length, each is one list of as many values 
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any, Dict, Optional, Tuple
 
 import numpy as np
@@ -25,7 +26,7 @@ def type_problem(column: pa.DataType, spec: TensorSpec) -> Optional[str]:
     if None in spec.row_shape:
         return f"the model leaves the row shape of {spec} open; expected a fixed one"
     leaf, widths = _levels(column.value_type if pa.types.is_dictionary(column) else column)
-    size = _size(spec)
+    size = spec.num_values
     if spec.dtype == "string" or not _is_bytes(leaf):
         problem = _leaf_problem(leaf, spec)
         shapes = {(), (size,), spec.row_shape} if size == 1 else {(size,), spec.row_shape}
@@ -96,15 +97,18 @@ def _numbers(leaf: pa.Array) -> np.ndarray[Any, Any]:
     """A view of numbers without nulls; `to_numpy` looks for pandas each time: 0.5 ms without it."""
     if pa.types.is_boolean(leaf.type):  # bits
         return leaf.to_numpy(zero_copy_only=False)
-    values = np.frombuffer(leaf.buffers()[1], leaf.type.to_pandas_dtype())
-    return values[leaf.offset : leaf.offset + len(leaf)]
+    dtype, data = leaf.type.to_pandas_dtype(), leaf.buffers()[1]
+    if data is None:
+        return np.zeros(0, dtype)
+    return np.frombuffer(data, dtype)[leaf.offset : leaf.offset + len(leaf)]
 
 
 def _lengths(array: pa.Array) -> np.ndarray[Any, Any]:
     """How many values each list has."""
     if pa.types.is_fixed_size_list(array.type):
         return np.full(len(array), array.type.list_size, np.int64)
-    return np.diff(_numbers(array.offsets)).astype(np.int64, copy=False)
+    offsets = _numbers(array.offsets)
+    return (offsets[1:] - offsets[:-1]).astype(np.int64, copy=False)
 
 
 def _row_problem(array: pa.Array, spec: TensorSpec) -> Optional[str]:
@@ -129,7 +133,7 @@ def _row_problem(array: pa.Array, spec: TensorSpec) -> Optional[str]:
     if spec.dtype == "string":
         return None
     if _is_bytes(leaf.type):
-        return _bytes_problem(leaf, _size(spec) * spec.numpy_dtype.itemsize)
+        return _bytes_problem(leaf, spec.num_values * spec.numpy_dtype.itemsize)
     return _range_problem(leaf, spec)
 
 
@@ -227,11 +231,12 @@ def _levels(column: pa.DataType) -> tuple[pa.DataType, list[Optional[int]]]:
     return column, widths
 
 
+@lru_cache(maxsize=64)
 def list_dims(column: pa.DataType, spec: TensorSpec) -> tuple[int, ...]:
     """The length that each list level must have: one per dimension, or all values in one."""
     depth = len(_levels(column)[1])
     dims = tuple(int(dim or 0) for dim in spec.row_shape)
-    return dims if depth == len(dims) else (_size(spec),) * depth
+    return dims if depth == len(dims) else (spec.num_values,) * depth
 
 
 def _widths_fit(widths: list[Optional[int]], shape: tuple[Optional[int], ...]) -> bool:
@@ -271,8 +276,3 @@ def _is_bytes(leaf: pa.DataType) -> bool:
     return bool(
         types.is_binary(leaf) or types.is_large_binary(leaf) or types.is_fixed_size_binary(leaf)
     )
-
-
-def _size(spec: TensorSpec) -> int:
-    """Values in one row."""
-    return int(np.prod([dim or 0 for dim in spec.row_shape], dtype=np.int64))

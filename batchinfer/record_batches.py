@@ -41,9 +41,9 @@ class RowGroups:
     ) -> None:
         self._source, self._read, self._executor = source, read, executor
         self._columns, self._names = columns, columns.names
-        self._footer = pq.read_metadata(source)
+        self._file = pq.ParquetFile(source)
+        self._footer = self._file.metadata
         self._leaves = leaves_of(self._footer, set(self._names))
-        self._dense = self._dense_columns()
 
     def batches(self, first: int, stop: int) -> Iterator[pa.RecordBatch]:
         """The columns of row groups [first, stop), in batches of any size.
@@ -53,39 +53,41 @@ class RowGroups:
         """
         footer, leaves = self._footer, self._leaves
         for row_groups, streamed in fetches(footer, leaves, first, stop):
-            with pq.ParquetFile(
-                self._source,
-                metadata=footer,
-                buffer_size=STREAM_BYTES if streamed else 0,
-                pre_buffer=not streamed and self._executor is not None,
-            ) as file:
-                num_rows = read_rows(
-                    self._columns.signature, stored_row_bytes(footer, leaves, row_groups)
-                )
-                dense = self._dense_in(row_groups)
-                if dense:
-                    yield from self._by_pages(file, row_groups, dense, num_rows)
-                else:
-                    yield from self._by_pyarrow(file, row_groups, self._names, num_rows)
+            num_rows = read_rows(
+                self._columns.signature, stored_row_bytes(footer, leaves, row_groups)
+            )
+            file, dense = self._opened(streamed), self._dense_in(row_groups)
+            if dense:
+                yield from self._by_pages(file, row_groups, dense, num_rows)
+            else:
+                yield from self._by_pyarrow(file, row_groups, self._names, num_rows)
 
-    def _dense_columns(self) -> List[DenseColumn]:
-        schema = self._footer.schema.to_arrow_schema()
-        wanted = []
-        for spec in self._columns.fed:
-            name = self._columns.by_input[spec.name]
-            if (
-                spec.lengths is None
-                and spec.dtype != "string"
-                and name not in self._columns.kept.names
-            ):
-                wanted.append((name, list_dims(schema.field(name).type, spec)))
-        return dense_columns(self._footer, schema, wanted)
+    def _opened(self, streamed: bool) -> pq.ParquetFile:
+        """The file as it is best read: from a store in few requests, large ones in pieces."""
+        if self._executor is None and not streamed:
+            return self._file
+        return pq.ParquetFile(
+            self._source,
+            metadata=self._footer,
+            buffer_size=STREAM_BYTES if streamed else 0,
+            pre_buffer=not streamed,
+        )
 
     def _dense_in(self, row_groups: Sequence[int]) -> List[DenseColumn]:
-        """The columns whose pages are worth it."""
-        groups = [self._footer.row_group(number) for number in row_groups]
-        least = DENSE_VALUES * len(groups)
-        return [c for c in self._dense if sum(g.column(c.leaf).num_values for g in groups) >= least]
+        """The columns that are worth it to be read by their pages."""
+        rows = sum(self._footer.row_group(number).num_rows for number in row_groups)
+        least = DENSE_VALUES * len(row_groups)
+        wanted = [
+            (self._columns.by_input[spec.name], spec)
+            for spec in self._columns.fed
+            if spec.lengths is None and spec.dtype != "string" and rows * spec.num_values >= least
+        ]
+        wanted = [(name, spec) for name, spec in wanted if name not in self._columns.kept.names]
+        if not wanted:
+            return []
+        schema = self._footer.schema.to_arrow_schema()
+        dims = [(name, list_dims(schema.field(name).type, spec)) for name, spec in wanted]
+        return dense_columns(self._footer, schema, dims)
 
     def _by_pyarrow(
         self, file: pq.ParquetFile, row_groups: Sequence[int], names: Sequence[str], num_rows: int

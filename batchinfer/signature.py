@@ -58,6 +58,11 @@ class TensorSpec:
         return self.shape[1:]
 
     @property
+    def num_values(self) -> int:
+        """Values in one row; 0 where a dimension is left open."""
+        return int(np.prod([dim or 0 for dim in self.row_shape], dtype=np.int64))
+
+    @property
     def numpy_dtype(self) -> np.dtype[Any]:
         return np.dtype(object if self.dtype == "string" else self.dtype)
 
