@@ -7,6 +7,7 @@ as another type. They return small records, never predictions.
 from __future__ import annotations
 
 import glob
+import itertools
 import logging
 import os
 import threading
@@ -111,11 +112,11 @@ class ScoringActor:
         """Score one shard and commit it.
 
         Returns:
-            `record`, the fields of a ShardRecord, and `batch_rows` as it is now; or an `error` with
-            its `kind`: `shard` (this shard is at fault), `storage` (the store is), `process` (this
-            actor may be).
+            `record`, the fields of a ShardRecord, `batch_rows` as it is now, and `spans` where a
+            profile is wanted; or an `error` with its `kind`: `shard` (this shard is at fault),
+            `storage` (the store is), `process` (this actor may be).
         """
-        progress = self._progress[shard.index] = Progress()
+        progress = self._progress[shard.index] = self._begin()
         try:
             self._settle_batch(shard)
             record = score_shard(
@@ -128,7 +129,8 @@ class ScoringActor:
                 self._lane,
                 progress,
             )
-            return {"record": asdict(record), "batch_rows": self._scorer.batch_rows}
+            found = {"record": asdict(record), "batch_rows": self._scorer.batch_rows}
+            return {**found, "spans": progress.spans} if self._job.profile else found
         except BaseException as error:
             return _failure(error, progress.stage)
         finally:
@@ -139,6 +141,11 @@ class ScoringActor:
         """Stage, rows scored and steps done of each shard in hand; answers while it scores."""
         now = dict(self._progress)
         return {index: (p.stage, p.rows, p.steps) for index, p in now.items()}
+
+    def _begin(self) -> Progress:
+        taken = {progress.slot for progress in list(self._progress.values())}
+        slot = next(number for number in itertools.count() if number not in taken)
+        return Progress(spans=[] if self._job.profile else None, slot=slot)
 
     def _settle_batch(self, shard: Shard) -> None:
         """Choose the batch size with the first rows that come; what fails here fails in scoring."""

@@ -16,6 +16,7 @@ from batchinfer.errors import BatchinferError, InputError, StoppedError, Transie
 from batchinfer.ledger import ShardRecord
 from batchinfer.options import FaultOptions
 from batchinfer.plan import Shard
+from batchinfer.profile import Profile
 
 STEP_S = 0.5  # longest sleep of the loop: how soon a signal is noticed
 WATCH_EVERY_S = 2.0
@@ -45,6 +46,7 @@ class Worker:
     moved_at: float
     ready: bool = False
     device: str = ""
+    name: str = ""
     tasks: dict[Any, Task] = field(default_factory=dict)  # by call, in order of submission
     asking: Any = None
     progress: Mapping[int, tuple[str, int, int]] = field(default_factory=dict)
@@ -61,6 +63,7 @@ class Dispatcher:
         blame: what failed, how often, and what was given up.
         devices: of every actor that started.
         batch_rows: per device, of the run of the model that was heard of last.
+        profile: the steps that actors sent with their records.
         actors_lost: a count for the report.
         first_ready_at: on `clock`, when the first actor had its model; None before.
     """
@@ -78,6 +81,7 @@ class Dispatcher:
         self.blame = Blame(faults.max_attempts, worked_before)
         self.devices: list[str] = []
         self.batch_rows: dict[str, int] = {}
+        self.profile = Profile()
         self.actors_lost = 0
         self.first_ready_at: Optional[float] = None
         self.workers: list[Worker] = []
@@ -196,6 +200,8 @@ class Dispatcher:
             self._failed_start(result["error"], bool(result["final"]))
             return
         worker.ready, worker.device, worker.starting = True, result["device"], None
+        where = f"{result.get('node', '')} pid {result.get('pid', '')} {worker.device}"
+        worker.name = f"actor {len(self.devices)} on {where}"
         worker.moved_at = self._clock()
         self.devices.append(result["device"])
         self._failed_starts = 0
@@ -221,6 +227,7 @@ class Dispatcher:
             self.blame.worked()
             if "batch_rows" in result:
                 self.batch_rows[worker.device] = result["batch_rows"]
+            self.profile.add(worker.name, task.shard.index, result.get("spans", ()))
             attempts = len(task.errors) + 1
             self._on_record(ShardRecord(**{**result["record"], "attempts": attempts}))
             return

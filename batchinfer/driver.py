@@ -29,6 +29,7 @@ from batchinfer.run_folder import STATE
 
 LOG = logging.getLogger("batchinfer")
 FLUSH_EVERY_S = 5.0
+PROFILE = f"{STATE}/profile.json"
 EXIT_STATUS = {"done": EXIT_OK, "gave_up": EXIT_GAVE_UP, "stopped": EXIT_STOPPED}
 
 
@@ -82,7 +83,8 @@ def run(
             gpu = backend.wants_gpu(cluster)
             engine = backend.engine(_job(prepared, options, cluster, faults, gpu), cluster)
             with holding(prepared, faults.lease_ttl_s) as hold:
-                return Scoring(hold, cluster, faults, started).run(engine, signals)
+                scoring = Scoring(hold, cluster, faults, started, options.profile)
+                return scoring.run(engine, signals)
     if not prepared.finished:  # killed between the last part and `_SUCCESS`
         with holding(prepared, faults.lease_ttl_s) as hold:
             return Scoring(hold, cluster, faults, started).run(None, None)
@@ -99,11 +101,17 @@ class Scoring:
     """One run while it lasts: what was committed so far, and the dispatcher that does it."""
 
     def __init__(
-        self, hold: Hold, cluster: ClusterOptions, faults: FaultOptions, started: float
+        self,
+        hold: Hold,
+        cluster: ClusterOptions,
+        faults: FaultOptions,
+        started: float,
+        profiled: bool = False,
     ) -> None:
         self._hold = hold
         self._cluster = cluster
         self._faults = faults
+        self._profiled = profiled
         self._started = self._flushed_at = started
         self.done = dict(hold.prepared.done)
         self.scored: list[ShardRecord] = []
@@ -183,6 +191,9 @@ class Scoring:
         report = build_report(prepared.folder.url, prepared.run, prepared.plan, outcome)
         with despite_storage("write the report"):
             prepared.folder.put_json(f"{STATE}/report.json", report)
+            if self._profiled:
+                profile = dispatcher.profile.to_json()
+                prepared.folder.store.put(prepared.folder.at(PROFILE), profile)
         if reason:
             LOG.warning(reason)
         return {**report, "exit_status": EXIT_STATUS[status]}
@@ -211,6 +222,7 @@ def _job(
         storage_options=dict(options.storage_options),
         retry_budget_s=faults.retry_budget_s,
         exclusive=prepared.exclusive,
+        profile=options.profile,
     )
 
 

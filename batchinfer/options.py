@@ -104,6 +104,7 @@ class ScoreOptions:
         shard_bytes: bytes of input columns per output object; None is chosen from the input.
         storage_options: of the fsspec file system. Secrets belong into the environment.
         allow_unproven: score a bundle that has no passed parity report.
+        profile: write where the time of each shard went, step by step.
         outputs: what is written of the predictions.
         hooks: functions before and behind the model.
     """
@@ -117,6 +118,7 @@ class ScoreOptions:
     shard_bytes: Optional[int] = None
     storage_options: Mapping[str, Any] = field(default_factory=dict)
     allow_unproven: bool = False
+    profile: bool = False
     outputs: OutputOptions = field(default_factory=OutputOptions)
     hooks: HookOptions = field(default_factory=HookOptions)
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Iterator, List, Optional, Tuple
 
-Span = Tuple[str, str, float, float, int]  # stage, thread, start and end in epoch seconds, rows
+Span = Tuple[str, str, float, float, int]  # stage, track, start and end in epoch seconds, rows
 
 
 @dataclass
@@ -22,6 +22,7 @@ class Progress:
         seconds: time per stage, summed over its threads: read (fetch and decode), wait (the
             device's threads for a batch), score (session runs), encode, write (the commit).
         spans: each step of each stage, where a profile is wanted, else None.
+        slot: which of the actor's shards in hand this is; names the tracks of the profile.
     """
 
     stage: str = "waiting"
@@ -29,6 +30,7 @@ class Progress:
     steps: int = 0
     seconds: dict[str, float] = field(default_factory=dict)
     spans: Optional[List[Span]] = None
+    slot: int = 0
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def at(self, stage: str) -> None:
@@ -46,5 +48,10 @@ class Progress:
                 self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
                 self.steps += 1
                 if self.spans is not None:
-                    now, name = time.time(), threading.current_thread().name
-                    self.spans.append((stage, name, now - spent, now, num_rows))
+                    self.spans.append(self._span(stage, spent, num_rows))
+
+    def _span(self, stage: str, spent: float, num_rows: int) -> Span:
+        now, track = time.time(), f"{stage} {self.slot}"
+        if stage == "score":  # threads of all shards
+            track = f"score {threading.current_thread().name.rpartition('_')[2]}"
+        return stage, track, now - spent, now, num_rows

@@ -121,6 +121,12 @@ def read() -> argparse.Namespace:
         default=False,
         help="score a bundle that has no passed parity report",
     )
+    add(
+        "--profile",
+        action="store_true",
+        default=False,
+        help="write OUTPUT/_batchinfer/profile.json: each actor's steps, for chrome://tracing",
+    )
     parser.set_defaults(storage_options={})  # only in --config: it may hold an endpoint
     return parser.read()
 
@@ -234,6 +240,7 @@ def score(flags: argparse.Namespace, backend: Any = None) -> Dict[str, Any]:
         shard_bytes=_bytes(flags.shard_mib),
         storage_options=flags.storage_options,
         allow_unproven=flags.allow_unproven,
+        profile=flags.profile,
         outputs=_outputs(flags),
         hooks=_hooks(flags),
     )

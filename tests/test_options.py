@@ -78,6 +78,7 @@ HARMLESS = {
     "batch_rows": 7,
     "storage_options": {"key": "value"},
     "allow_unproven": True,
+    "profile": True,
 }
 RESULTS = {
     "columns": {"x": "pixels"},
