@@ -208,16 +208,16 @@ def _count(output: str, k: str) -> int:
 
 
 def _labels(given: Any, ranked: Sequence[str]) -> Dict[str, str]:
-    """Output -> its labels' file; one file without a name is that of all ranked outputs.
+    """Output -> its labels' file; what does not begin with such an output is one file for all.
 
     Raises:
         InputError: a file without anything to be labelled.
     """
-    if isinstance(given, str) and "=" not in given:
-        if not ranked:
-            raise InputError(f"--labels {given}: expected --top-k or --argmax with it, found none")
-        return dict.fromkeys(ranked, given)
-    return pairs(given, "--labels")
+    if not isinstance(given, str) or given.partition("=")[0] in ranked:
+        return pairs(given, "--labels")
+    if not ranked:
+        raise InputError(f"--labels {given}: expected --top-k or --argmax with it, found none")
+    return dict.fromkeys(ranked, given)
 
 
 def _bytes(mebibytes: Optional[float]) -> Optional[int]:

@@ -44,7 +44,10 @@ def behind(write_hook):
     return f"{write_hook(BEHIND)[0]}:shares"
 
 
-def test_a_hook_in_front_makes_the_inputs_and_may_reject_rows(score, before, tmp_path):
+def test_a_hook_in_front_makes_the_inputs_and_may_reject_rows(score, data, before, tmp_path):
+    for number in range(10):  # without a column for the model's own input
+        name = str(tmp_path / "data" / f"data-{number:05d}.parquet")
+        pq.write_table(tiny.table(number * 300, 300).drop(["x"]), name)
     report = score(hooks=HookOptions(before, ("id",)), keep=("id", "name"))
     assert (report["rows_out"], report["rows_rejected"], report["exit_status"]) == (2999, 1, 0)
     rest = np.delete(IDS, 42)
