@@ -127,7 +127,10 @@ def describe(source: Source, lowered: Lowered, precision: str, target: str) -> D
         "unused_inputs": list(lowered.unused_inputs),
         "precision": precision,
         "target": target,
-        "variables": {one.target: one.to_json() for one in assignments},
+        "variables": {
+            **{one.target: one.to_json() for one in assignments},
+            **{one.target: one.to_json() for one in lowered.folded},
+        },
         "weights": lowered.mapping.weights.to_json(),
         "dropped": {drop.name: drop.reason for drop in lowered.mapping.drops},
         "rewrites": [{"rewrite": one.rewrite, "count": one.count} for one in lowered.applied],
@@ -151,7 +154,8 @@ def about_code(code: Optional[ModelCode]) -> Optional[Dict[str, str]]:
 def summary(bundle: Bundle, proof: Proof) -> Dict[str, Any]:
     """What the command prints: `report` and `warnings` for a person, the rest as JSON."""
     manifest, lowered = bundle.manifest, proof.lowered
-    renamed = sum(name != one["source"] for name, one in manifest["variables"].items())
+    kept = {one.target: one.to_json() for one in lowered.mapping.assignments}
+    renamed = sum(name != one["source"] for name, one in kept.items())
     return {
         "bundle": bundle.path,
         "digest": bundle.digest,
@@ -160,8 +164,9 @@ def summary(bundle: Bundle, proof: Proof) -> Dict[str, Any]:
         "nodes": manifest["nodes"],
         "rewrites": _totals(lowered),
         "variables": {
-            "kept": len(manifest["variables"]),
+            "kept": len(kept),
             "renamed": renamed,
+            "folded": len(lowered.folded),
             "dropped": len(manifest["dropped"]),
         },
         "weights": manifest["weights"],
@@ -170,6 +175,7 @@ def summary(bundle: Bundle, proof: Proof) -> Dict[str, Any]:
         "batch": manifest["batch"],
         "host_ops": manifest["host_ops"],
         "notes": manifest["notes"],
+        "optimised": proof.optimised,
         "parity": manifest["parity"],
         "warnings": list(proof.warnings()),
         "report": proof.text(),

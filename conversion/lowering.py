@@ -13,6 +13,7 @@ from conversion.graphs import inventory, tables, tensors
 from conversion.graphs.candidates import looks_like_training
 from conversion.graphs.graph import Edge
 from conversion.graphs.host_ops import HostOp, host_ops
+from conversion.optimize.precompute import Folded
 from conversion.source import KINDS, Source
 from conversion.surgery import Applied, operate
 from conversion.weights import matching, names, variables
@@ -36,6 +37,7 @@ class Lowered:
         host_ops: what a GPU session leaves to the CPU.
         notes: what the user should know, though it stands in nobody's way.
         num_nodes_before: nodes of the artifact's main graph and functions.
+        folded: variables that are computed of others, which they take the place of.
     """
 
     checkpoint: str
@@ -50,6 +52,7 @@ class Lowered:
     host_ops: Tuple[HostOp, ...]
     notes: Tuple[str, ...]
     num_nodes_before: int
+    folded: Tuple[Folded, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,7 @@ class ConvertOptions:
         weights: one of `WEIGHTS`; None asks when a checkpoint has moving averages as well.
         target: where the bundle shall run, one of `TARGETS`.
         keep_optimizer: write a training checkpoint with slots and global_step beside the bundle.
+        optimize: rewrite the graph for speed, where that passes the same comparison.
     """
 
     source: str
@@ -92,6 +93,7 @@ class ConvertOptions:
     weights: Optional[str] = None
     target: str = "gpu"
     keep_optimizer: bool = False
+    optimize: bool = True
 
     def __post_init__(self) -> None:
         _one_of("precision", self.precision, PRECISIONS)

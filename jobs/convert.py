@@ -151,6 +151,12 @@ def read(argv: Any = None) -> argparse.Namespace:
         action="store_true",
         help="write a checkpoint to go on training from beside the bundle",
     )
+    parser.add_argument(
+        "--no-optimize",
+        dest="optimize",
+        action="store_false",
+        help="leave the graph as it comes out of the conversion (docs/conversion.md)",
+    )
     return parser.read(argv)
 
 
@@ -175,11 +181,14 @@ def call(flags: argparse.Namespace) -> Dict[str, Any]:
             weights=flags.weights,
             target=flags.target,
             keep_optimizer=flags.keep_optimizer,
+            optimize=flags.optimize,
         )
     )
     report = result.pop("report")
     if report:
         print(report, file=sys.stderr)
+    if result["optimised"]:
+        print(f"graph: {result['optimised']}", file=sys.stderr)
     for warning in result["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     return result

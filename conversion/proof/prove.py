@@ -13,6 +13,7 @@ from conversion.options import NO_REFERENCE, ConvertOptions
 from conversion.proof import float32_twin, golden, parity
 from conversion.proof.arithmetic import arithmetic_of
 from conversion.proof.batch_probe import Batch
+from conversion.proof.optimised import Plain, Reports, improve
 from conversion.proof.reference import NoReference, Reference, from_code, from_file, from_source
 from conversion.proof.reference_file import Arrays, check_inputs, read_reference
 from conversion.proof.settle_batch import Settled, flat_outputs, opened_like, settle_batch
@@ -34,6 +35,7 @@ class Proof:
             report on the source in float32. It shows what rounding did in training and on the
             TPU; it decides nothing, because two machines differ by as much in bfloat16.
         unproven: why there is no report; "" when there is one.
+        optimised: what was done to the graph, or why nothing was; "" when nothing was asked for.
     """
 
     lowered: Lowered
@@ -42,6 +44,7 @@ class Proof:
     against_float32: Optional[parity.ParityReport] = None
     against_bfloat16: Optional[parity.ParityReport] = None
     unproven: str = ""
+    optimised: str = ""
 
     def entries(self) -> Dict[str, Any]:
         """For the manifest."""
@@ -50,6 +53,7 @@ class Proof:
             "batch": self.batch.to_json(),
             "parity": self.report.to_json() if self.report else None,
             "unproven": self.unproven,
+            "optimised": self.optimised,
         }
         if self.against_float32:
             found["parity_float32"] = self.against_float32.to_json()
@@ -106,11 +110,12 @@ def prove(
     """
     if options.reference == NO_REFERENCE:
         why = "nothing was run, as --reference none asks"
-        return Proof(lowered, Batch(lowered.signature.fixed_batch_rows, why=why), unproven=why)
+        batch = Batch(lowered.signature.fixed_batch_rows, why=why)
+        return Proof(lowered, batch, unproven=why, optimised=_left(options, why))
     draw = _users(given, lowered) if given else None
     exact: Mapping[str, Any] = {}
     if request.precision == "float32":
-        settled = settle_batch(folder, lowered, draw)
+        settled = twin = settle_batch(folder, lowered, draw)
     else:
         twin, exact = float32_twin.settle(folder, source, request, draw)
         settled = replace(twin, lowered=opened_like(lowered, twin.opened))
@@ -120,16 +125,42 @@ def prove(
     try:
         reference = sides.reference()
     except NoReference as error:
-        return Proof(settled.lowered, settled.batch, unproven=str(error))
+        left = _left(options, str(error))
+        return Proof(settled.lowered, settled.batch, unproven=str(error), optimised=left)
     found = score_folder(folder, settled.lowered.signature, reference.inputs)
     golden.write_golden(folder, reference.inputs, reference.outputs)
+    traced = sides.as_traced(reference)
+
+    def compare(outputs: Mapping[str, Any]) -> Reports:
+        return Reports(
+            sides.report(outputs, reference),
+            float32_twin.report(outputs, exact, options.tolerance) if exact else None,
+            sides.report(outputs, traced) if traced else None,
+        )
+
+    reports = compare(found)
+    if not options.optimize:
+        return _proof(settled.lowered, settled.batch, reports, "")
+    plain = Plain(folder, source, twin.lowered, request, reference.inputs, found, reports)
+    outcome = improve(plain, compare)
+    best = outcome.lowered or settled.lowered
+    return _proof(best, settled.batch, outcome.reports, outcome.says)
+
+
+def _proof(lowered: Lowered, batch: Batch, reports: Reports, optimised: str) -> Proof:
     return Proof(
-        settled.lowered,
-        settled.batch,
-        sides.report(found, reference),
-        float32_twin.report(found, exact, options.tolerance) if exact else None,
-        sides.report_as_traced(found, reference),
+        lowered,
+        batch,
+        reports.report,
+        reports.against_float32,
+        reports.against_bfloat16,
+        optimised=optimised,
     )
+
+
+def _left(options: ConvertOptions, why: str) -> str:
+    """What is not compared is not changed."""
+    return f"not optimised: {why}" if options.optimize else ""
 
 
 def _users(given: Arrays, lowered: Lowered) -> Draw:
@@ -217,15 +248,13 @@ class _Sides:
             )
         return tuple(found)
 
-    def report_as_traced(
-        self, found: Mapping[str, Any], reference: Reference
-    ) -> Optional[parity.ParityReport]:
-        """What was compared in float32 once more in bfloat16; None where that says nothing new."""
+    def as_traced(self, reference: Reference) -> Optional[Reference]:
+        """In bfloat16 what was computed in float32; None where that says nothing new."""
         draw = self.settled.draw
         if reference.kind == "user file" or self.computed_in == "float32" or draw is None:
             return None
         try:
-            return self.report(found, self._from_source(draw, widen=False))
+            return self._from_source(draw, widen=False)
         except NoReference:  # a kernel is missing; the report in float32 stands by itself
             return None
 

@@ -40,7 +40,7 @@ def copy_variables(source: str, assignments: Iterable[Assignment], target: str) 
     with ThreadPoolExecutor(len(lanes)) as pool:
         for _ in pool.map(run, lanes):  # raises what a lane raised
             pass
-    _merge(prefixes, target)
+    merge(prefixes, target)
 
 
 def groups(assignments: Iterable[Assignment]) -> Iterator[List[Assignment]]:
@@ -135,7 +135,7 @@ def write_values(target: str, values: Iterable[Tuple[str, Any]]) -> None:
         group.append((name, value))
     if group:
         flush()
-    _merge(written, target)
+    merge(written, target)
 
 
 def _save(prefix: str, values: Sequence[Tuple[str, Any]]) -> None:
@@ -150,7 +150,7 @@ def _save(prefix: str, values: Sequence[Tuple[str, Any]]) -> None:
         session.run(save, dict(zip(tensors, [value for _, value in values])))
 
 
-def _merge(prefixes: List[str], target: str) -> None:
+def merge(prefixes: List[str], target: str) -> None:
     """Make one checkpoint of several; their data files are renamed, not copied."""
     if not prefixes:
         return

@@ -56,7 +56,8 @@ def test_raw_weights_or_averages_are_taken_as_chosen(
     scoring.convert_form(prepared(EFFICIENTNET), form, out, weights=weights)
     np.testing.assert_allclose(probabilities(out, images), expected[weights], rtol=0, atol=1e-6)
     sources = [one["source"] for one in Bundle.open(out).manifest["variables"].values()]
-    averages = ["/ExponentialMovingAverage" in name for name in sources]
+    names = [name for one in sources for name in ([one] if isinstance(one, str) else one)]
+    averages = ["/ExponentialMovingAverage" in name for name in names]
     assert all(averages) if weights == "ema" else not any(averages)
 
 

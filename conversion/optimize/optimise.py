@@ -1,0 +1,126 @@
+"""A lowered model -> the same model with a better graph: the steps, and the only order they run in.
+
+Only exact algebra, in the main graph, outside of loops and branches, on floats. What TensorFlow's
+own Grappler does in every session as well as this could (merging equal nodes, arithmetic on
+constants, fusing a bias with a Relu) is left to it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, List, Set, Tuple
+
+from conversion.graphs.graph import Edge, GraphView, check
+from conversion.graphs.host_ops import host_ops
+from conversion.lowering import Lowered
+from conversion.optimize.batch_norm import BIAS_ADD, FOLD_BATCH_NORM
+from conversion.optimize.leftovers import IDENTITIES, WAITING
+from conversion.optimize.precompute import Folded, precompute
+from conversion.surgery import Applied, float16, sweep
+from conversion.weights.names import Dropped, Mapping
+from conversion.weights.variables import graph_variables
+
+STEPS = (WAITING, IDENTITIES, FOLD_BATCH_NORM, BIAS_ADD)
+PRECOMPUTE = "precompute"
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """An optimised model, before its values are computed.
+
+    Attributes:
+        lowered: the model; its mapping has no variable any more that nothing reads.
+        before: the graph in which `lowered.folded` are computed.
+        steps: what was changed, with counts.
+    """
+
+    lowered: Lowered
+    before: Any
+    steps: Tuple[Applied, ...]
+
+    @property
+    def changed(self) -> bool:
+        return any(step.count for step in self.steps)
+
+    def sentence(self) -> str:
+        """What was done, for a person."""
+        words = {
+            FOLD_BATCH_NORM.name: "{} batch norms or factors folded into weights",
+            BIAS_ADD.name: "{} sums fused",
+            PRECOMPUTE: "{} values computed once instead of in every run",
+            IDENTITIES.name: "{} identities removed",
+        }
+        done = {step.rewrite: step.count for step in self.steps}
+        return ", ".join(text.format(done[name]) for name, text in words.items() if done.get(name))
+
+
+def optimise(lowered: Lowered, precision: str, target: str) -> Optimised:
+    """Fold in float32, then go over to float16 where it is asked for, then compute ahead.
+
+    Args:
+        lowered: in float32.
+        precision: "float32" or "float16".
+
+    Raises:
+        ConversionError: a step broke the graph, or a value that was computed is not finite.
+    """
+    outputs = [Edge.parse(spec.tensor).node for spec in lowered.signature.outputs]
+    roots = tuple(outputs) + tuple(lowered.initialisers)
+    graph_def, steps = lowered.graph_def, []
+    for rewrite in STEPS:
+        graph_def, count = rewrite.run(GraphView(graph_def, roots))
+        check(graph_def, after=rewrite.name)
+        steps.append(Applied(rewrite.name, count))
+    constants = 0
+    if precision == "float16":  # which looks at the range of constants
+        graph_def, constants = _in_half(graph_def, roots)
+    ahead = precompute(GraphView(graph_def, roots))
+    steps.append(Applied(PRECOMPUTE, ahead.count + constants))
+    made, _ = sweep.sweep(GraphView(ahead.graph_def, roots))
+    check(made, after=PRECOMPUTE)
+    optimised = replace(
+        lowered,
+        graph_def=made,
+        mapping=_without_unread(lowered.mapping, made, ahead.folded),
+        folded=tuple(_with_read(one, lowered.mapping) for one in ahead.folded),
+        applied=lowered.applied + tuple(steps),
+        host_ops=host_ops(made, target),
+    )
+    return Optimised(optimised, graph_def, tuple(steps))
+
+
+def _in_half(graph_def: Any, roots: Tuple[str, ...]) -> Tuple[Any, int]:
+    """In float16; and how many values of constants were computed for its sake."""
+    ahead = precompute(GraphView(graph_def, roots), constants_alone=True)
+    swept, _ = sweep.sweep(GraphView(ahead.graph_def, roots))
+    made, _ = float16.REWRITE.run(GraphView(swept, roots))
+    check(made, after=float16.REWRITE.name)
+    return made, ahead.count
+
+
+def _with_read(value: Folded, mapping: Mapping) -> Folded:
+    """With the names of what is read of the source's checkpoint."""
+    pieces = [p for one in mapping.assignments if one.target in value.sources for p in one.pieces]
+    return replace(value, read=tuple(sorted(piece.text for piece in pieces)))
+
+
+def _without_unread(mapping: Mapping, graph_def: Any, folded: Tuple[Folded, ...]) -> Mapping:
+    """Drop the variables that only the folded values are computed of."""
+    read = {variable.spec.name for variable in graph_variables(graph_def, {})}
+    kept = tuple(one for one in mapping.assignments if one.target in read)
+    used = {piece.spec.name for one in kept for piece in one.pieces}
+    drops: List[Dropped] = list(mapping.drops)
+    seen: Set[str] = set(used)
+    for one in mapping.assignments:
+        for piece in one.pieces if one.target not in read else ():
+            if piece.spec.name not in seen:
+                seen.add(piece.spec.name)
+                drops.append(Dropped(piece.spec.name, _reason(one.target, folded)))
+    return replace(
+        mapping, assignments=kept, drops=tuple(sorted(drops, key=lambda drop: drop.name))
+    )
+
+
+def _reason(target: str, folded: Tuple[Folded, ...]) -> str:
+    into = [value.target for value in folded if target in value.sources]
+    return f"folded into {', '.join(into)}" if into else "not read by the optimised graph"

@@ -1,0 +1,149 @@
+"""What depends on variables and constants alone -> variables and constants of its own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Set, Tuple
+
+import numpy as np
+
+from batchinfer.errors import ConversionError
+from conversion.graphs.constants import constant_value
+from conversion.graphs.graph import Edge, GraphView, copied
+from conversion.optimize.nodes import Nodes
+from conversion.optimize.static_values import FREE, SOURCES, Static, data_edges
+
+
+@dataclass(frozen=True)
+class Folded:
+    """A value that is computed once, at conversion, and a variable of the bundle.
+
+    Attributes:
+        target: the variable's name.
+        edge: the tensor that it takes the place of, in the graph before.
+        dtype, shape: of the value.
+        sources: names of the variables that it is computed of.
+        read: their names in the checkpoint of the source.
+        ops: kinds of the nodes that compute it.
+        size_bytes: of the value and of what it is computed of, together.
+    """
+
+    target: str
+    edge: Edge
+    dtype: str
+    shape: Tuple[int, ...]
+    sources: FrozenSet[str]
+    ops: Tuple[str, ...]
+    size_bytes: int
+    read: Tuple[str, ...] = ()
+
+    def to_json(self) -> Dict[str, Any]:
+        """The variable's entry in the manifest."""
+        return {
+            "source": list(self.read),
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "computed_by": list(self.ops),
+        }
+
+
+@dataclass(frozen=True)
+class Precomputed:
+    """A graph that reads values in place of computing them.
+
+    Attributes:
+        graph_def: after; the nodes that nothing needs any more are still there.
+        folded: variables to be made.
+        count: values, those of constants alone included.
+    """
+
+    graph_def: Any
+    folded: Tuple[Folded, ...]
+    count: int
+
+
+def precompute(view: GraphView, constants_alone: bool = False) -> Precomputed:
+    """Only floats; a value is as large as what it is computed of at most (`Static.fits`).
+
+    Where a value is not worth it, such as a vector repeated for each row, the values that it is
+    computed of may be.
+
+    Args:
+        constants_alone: leave what depends on variables.
+
+    Raises:
+        ConversionError: a value of constants is not finite.
+    """
+    static = Static(view)
+    new = Nodes(view.nodes)
+    moved: Dict[Edge, str] = {}
+    folded: List[Folded] = []
+    for edge in _values(static):
+        sources = static.variables(static.cone(edge.node))
+        value = None if sources else constant_value(view, edge)
+        name = f"{edge.node}/folded"
+        if sources and constants_alone:
+            continue
+        if sources:
+            moved[edge] = new.variable(name, static.tensor(edge).dtype, static.dims(edge) or ())
+            folded.append(_folded(static, edge, new.made[-2].name))
+        elif value is not None:
+            refuse_infinite([(str(edge), bool(np.all(np.isfinite(value))))])
+            moved[edge] = new.constant(name, value)
+    made = copied(view.graph_def)
+    for node in made.node:
+        node.input[:] = [moved.get(Edge.parse(text), text) for text in node.input]
+    made.node.extend(new.made)
+    return Precomputed(made, tuple(folded), len(moved))
+
+
+def _folded(static: Static, edge: Edge, target: str) -> Folded:
+    tensor, cone = static.tensor(edge), static.cone(edge.node)
+    ops = {static.view.nodes[name].op for name in cone} - SOURCES - FREE
+    made, read = static.sizes_bytes(edge)
+    return Folded(
+        target,
+        edge,
+        tensor.dtype.name,
+        static.dims(edge) or (),
+        static.variables(cone),
+        tuple(sorted(ops)),
+        made + read,
+    )
+
+
+def refuse_infinite(values: Iterable[Tuple[str, bool]]) -> None:
+    """Refuse to go on with values that would spread where there was no infinity before.
+
+    Args:
+        values: names, and whether all their numbers are finite.
+
+    Raises:
+        ConversionError: some are not.
+    """
+    names = [name for name, finite in values if not finite]
+    if names:
+        raise ConversionError(f"computed ahead, {', '.join(names[:3])} would not be finite")
+
+
+def _values(static: Static) -> Iterator[Edge]:
+    """The tensors to compute ahead, those that others need first."""
+    seen: Set[Edge] = set()
+    waiting = [
+        edge
+        for node in static.view.graph_def.node
+        if node.name not in static.names
+        for edge in data_edges(node)
+    ][::-1]
+    while waiting:
+        edge = waiting.pop()
+        if edge in seen or edge not in static:
+            continue
+        seen.add(edge)
+        ops = {static.view.nodes[name].op for name in static.cone(edge.node)}
+        if not ops - SOURCES - FREE:
+            continue
+        if static.fits(edge) and edge.node not in static.view.roots:
+            yield edge
+        else:
+            waiting += data_edges(static.view.nodes[edge.node])

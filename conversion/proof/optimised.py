@@ -1,0 +1,151 @@
+"""A proven model -> its optimised graph in its place, where that passes the same comparison."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from typing import Any, Callable, Mapping, Optional, Tuple
+
+import numpy as np
+
+from batchinfer.errors import BatchinferError
+from batchinfer.tf1 import tf
+from conversion.lowering import Lowered, Request
+from conversion.model_files import VARIABLES, score_folder, write_graph
+from conversion.optimize.folded_values import write_variables
+from conversion.optimize.optimise import Optimised, optimise
+from conversion.proof import parity
+from conversion.proof.batch_probe import short
+from conversion.proof.settle_batch import flat_outputs
+from conversion.source import Source
+
+# What TensorFlow raises where it does not take a graph, or cannot run it.
+_FAULTS = (BatchinferError, tf.errors.OpError, ValueError, KeyError, TypeError, RuntimeError)
+
+
+@dataclass(frozen=True)
+class Reports:
+    """The comparisons of one model's outputs, as the proof has them."""
+
+    report: Optional[parity.ParityReport] = None
+    against_float32: Optional[parity.ParityReport] = None
+    against_bfloat16: Optional[parity.ParityReport] = None
+
+    def worse_than(self, other: Reports) -> str:
+        """The title of a report that fails where the other passed; "" when there is none."""
+        for name in ("report", "against_float32", "against_bfloat16"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine and theirs and theirs.passed and not mine.passed:
+                return str(mine.title)
+        return ""
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A model that was written and compared as it came out of the surgery.
+
+    Attributes:
+        folder: holds it.
+        source: what it was made of.
+        exact: the model in float32; the one in the folder, unless that is in float16.
+        request: how it was asked for.
+        inputs: what it was scored with.
+        outputs: what it gave.
+        reports: the comparisons.
+    """
+
+    folder: str
+    source: Source
+    exact: Lowered
+    request: Request
+    inputs: Mapping[str, Any]
+    outputs: Mapping[str, Any]
+    reports: Reports
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of the attempt.
+
+    Attributes:
+        lowered: the optimised model, which is in the folder now; None where the plain one stays.
+        reports: of the model in the folder.
+        says: what was done, or why nothing was, in one sentence.
+    """
+
+    lowered: Optional[Lowered]
+    reports: Reports
+    says: str
+
+
+def improve(plain: Plain, compare: Callable[[Mapping[str, Any]], Reports]) -> Outcome:
+    """Put the optimised model in the place of the plain one, unless it would be worse.
+
+    It is written beside, scored by the production scorer and compared as the plain one was. A
+    report that fails where the plain one passed, or any fault on the way, leaves the plain one.
+
+    Args:
+        compare: the reports about some outputs.
+    """
+    try:
+        made = optimise(plain.exact, plain.request.precision, plain.request.target)
+        if not made.changed:
+            return Outcome(None, plain.reports, "nothing to optimise")
+        if len(flat_outputs(plain.outputs)) == len(plain.outputs):
+            why = "every row gives the same here, which would not show a fault"
+            return Outcome(None, plain.reports, f"not optimised: {why}")
+        return _tried(plain, made, compare)
+    except _FAULTS as error:
+        return Outcome(None, plain.reports, f"not optimised: {short(error)}")
+
+
+def _tried(
+    plain: Plain, made: Optimised, compare: Callable[[Mapping[str, Any]], Reports]
+) -> Outcome:
+    parent = os.path.dirname(os.path.abspath(plain.folder))
+    with tempfile.TemporaryDirectory(prefix=".optimised-", dir=parent) as folder:
+        _write(folder, plain, made)
+        found = score_folder(folder, made.lowered.signature, plain.inputs)
+        reports = compare(found)
+        worse = reports.worse_than(plain.reports)
+        if worse:
+            why = f"the optimised graph was worse {worse}"
+            return Outcome(None, plain.reports, f"not optimised: {why}")
+        _take_over(folder, plain.folder)
+    says = f"{made.sentence()}; outputs moved by {_moved(plain.outputs, found):.1e} at most"
+    return Outcome(made.lowered, reports, says)
+
+
+def _write(folder: str, plain: Plain, made: Optimised) -> None:
+    """The graph; the variables as well where some are new, else only a link to them."""
+    own, theirs = (os.path.join(one, os.path.dirname(VARIABLES)) for one in (folder, plain.folder))
+    same = len(made.lowered.mapping.assignments) == len(plain.exact.mapping.assignments)
+    if made.lowered.folded or not same:
+        write_variables(
+            made, os.path.join(plain.folder, VARIABLES), os.path.join(folder, VARIABLES)
+        )
+    elif os.path.isdir(theirs):
+        os.symlink(os.path.abspath(theirs), own)
+    write_graph(folder, plain.source, made.lowered)
+
+
+def _take_over(folder: str, target: str) -> None:
+    """Move the files over those of the plain model; its folder is not in its final place yet."""
+    own, theirs = (os.path.join(one, os.path.dirname(VARIABLES)) for one in (folder, target))
+    if os.path.isdir(own) and not os.path.islink(own):
+        shutil.rmtree(theirs)
+        os.replace(own, theirs)
+    os.replace(os.path.join(folder, "saved_model.pb"), os.path.join(target, "saved_model.pb"))
+
+
+def _moved(plain: Mapping[str, Any], found: Mapping[str, Any]) -> float:
+    """The largest difference of any float output."""
+    pairs: Tuple[Any, ...] = tuple((np.asarray(plain[name]), found[name]) for name in sorted(plain))
+    sizes = [
+        float(np.nanmax(np.abs(before - after)))
+        for before, after in pairs
+        if before.dtype.kind == "f" and before.size
+    ]
+    return max(sizes, default=0.0)

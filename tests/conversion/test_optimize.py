@@ -1,0 +1,432 @@
+"""Batch norm into weights, what is constant computed once, identities gone; anything else stays."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from batchinfer.bundle import Bundle
+from batchinfer.errors import ConversionError
+from batchinfer.scorer import Scorer
+from batchinfer.tf1 import tf
+from conversion.convert import convert
+from conversion.graphs.graph import Edge, GraphView, check
+from conversion.optimize import static_values
+from conversion.optimize.batch_norm import bias_add, fold_batch_norm
+from conversion.optimize.leftovers import identities, waiting
+from conversion.optimize.precompute import precompute
+from conversion.optimize.static_values import Static
+from conversion.options import ConvertOptions
+from conversion.surgery.sweep import sweep
+from tests.conversion.graphs import run
+
+RANDOM = np.random.RandomState(11)
+X = RANDOM.randn(3, 6, 6, 4).astype(np.float32)
+VERSIONS = ["FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3"]
+
+
+def weight(*shape):
+    return tf.constant(RANDOM.randn(*shape).astype(np.float32) / np.sqrt(np.prod(shape[:-1])))
+
+
+def variance(channels):
+    return tf.constant(RANDOM.rand(channels).astype(np.float32) + 0.1)
+
+
+def built(compute, *shape, dtype=tf.float32):
+    """The graph of `y = compute(x)`, behind an anchor."""
+    with tf.Graph().as_default() as graph:
+        x = tf.placeholder(dtype, shape, name="x")
+        tf.identity(compute(x), name="y")
+        return graph.as_graph_def()
+
+
+def folded(before):
+    """After folding, sums, and computing ahead; and how many places were folded."""
+    after, count = fold_batch_norm(GraphView(before, ["y"]))
+    check(after, "fold_batch_norm")
+    after, _ = bias_add(GraphView(after, ["y"]))
+    after, _ = sweep(GraphView(precompute(GraphView(after, ["y"])).graph_def, ["y"]))
+    check(after, "precompute")
+    return after, count
+
+
+def ops(graph_def):
+    return sorted(node.op for node in graph_def.node if node.op not in ("Const", "Identity"))
+
+
+def difference(before, after, x):
+    expected, found = (run(graph, "y:0", {"x:0": x}) for graph in (before, after))
+    assert found.dtype == expected.dtype and found.shape == expected.shape
+    return np.max(np.abs(found - expected)) / max(1, np.max(np.abs(expected)))
+
+
+def fused_norm(x, version="FusedBatchNorm", **more):
+    channels = x.shape.as_list()[-1]
+    arguments = {
+        "scale": weight(channels),
+        "offset": weight(channels),
+        "mean": weight(channels),
+        "variance": variance(channels),
+        "is_training": False,
+        "epsilon": 0.01,
+        **more,
+    }
+    return getattr(tf.raw_ops, version)(x=x, **arguments)
+
+
+def plain_norm(x):
+    channels = x.shape.as_list()[-1]
+    return tf.nn.batch_normalization(
+        x, weight(channels), variance(channels), weight(channels), weight(channels), 0.01
+    )
+
+
+def conv(x):
+    return tf.nn.conv2d(x, weight(3, 3, 4, 5), 1, "SAME")
+
+
+def depthwise(x):
+    return tf.nn.depthwise_conv2d(x, weight(3, 3, 4, 2), [1, 1, 1, 1], "VALID")
+
+
+def with_bias(x):
+    return tf.nn.bias_add(tf.identity(conv(x)), weight(5))
+
+
+def with_sum(x):
+    return weight(1, 1, 5) + conv(x)
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("linear", [conv, depthwise, with_bias, with_sum])
+def test_batch_norm_goes_into_the_weights_in_front_of_it(version, linear):
+    before = built(lambda x: fused_norm(linear(x), version)[0], None, 6, 6, 4)
+    after, count = folded(before)
+    kind = "DepthwiseConv2dNative" if linear is depthwise else "Conv2D"
+    assert (count, ops(after)) == (1, ["BiasAdd", kind, "Placeholder"])
+    assert difference(before, after, X) < 1e-6
+
+
+@pytest.mark.parametrize("linear", [conv, depthwise, with_bias, with_sum])
+def test_so_does_batch_norm_that_is_written_as_products_and_sums(linear):
+    before = built(lambda x: tf.nn.relu(plain_norm(linear(x))), None, 6, 6, 4)
+    after, count = folded(before)
+    sums = {conv: 1, depthwise: 1}.get(linear, 2)  # a bias in front stays one
+    assert count == 1 and len(ops(after)) == 3 + sums and "Mul" not in ops(after)
+    assert difference(before, after, X) < 1e-6
+
+
+@pytest.mark.parametrize("transpose", [False, True])
+@pytest.mark.parametrize("factor", [0.25, [0.5, 2, -1, 0, 3]], ids=["number", "vector"])
+def test_factors_behind_a_product_go_into_its_weights(transpose, factor):
+    def compute(x):
+        kernel = weight(5, 4) if transpose else weight(4, 5)
+        y = tf.matmul(x, kernel, transpose_b=transpose) + weight(5)
+        return y * tf.constant(np.array(factor, np.float32))
+
+    before = built(compute, None, 4)
+    after, count = folded(before)
+    assert (count, ops(after)) == (1, ["BiasAdd", "MatMul", "Placeholder"])
+    assert difference(before, after, X[0, 0]) < 1e-6
+
+
+def test_batch_norm_of_images_with_channels_first_is_added_with_channels_first():
+    def compute(x):
+        y = tf.nn.conv2d(x, weight(3, 3, 4, 5), 1, "SAME", data_format="NCHW")
+        arguments = [weight(5), weight(5), weight(5), variance(5)]
+        return tf.raw_ops.FusedBatchNorm(
+            x=y, scale=arguments[0], offset=arguments[1], mean=arguments[2], variance=arguments[3],
+            is_training=False, data_format="NCHW",
+        )[0] * tf.ones([5, 1, 1])  # fmt: skip
+
+    after, count = fold_batch_norm(GraphView(built(compute, None, 4, 6, 6), ["y"]))
+    added = [node for node in after.node if node.op == "BiasAdd"]
+    assert count == 1 and [node.attr["data_format"].s for node in added] == [b"NCHW"]
+    kernel = {node.name: node for node in after.node}[added[0].input[0]].input[1]
+    assert kernel.endswith("/folded_weights")
+
+
+def shared(x):
+    kernel = weight(3, 3, 4, 4)
+    one, two = (fused_norm(tf.nn.conv2d(y, kernel, 1, "SAME"))[0] for y in (x, x + 1))
+    return one + two
+
+
+def read_twice(x):
+    y = conv(x)
+    return fused_norm(y)[0] + y
+
+
+def statistics_read(x):
+    y = fused_norm(conv(x))
+    return y[0] + y[1]
+
+
+def in_a_loop(x):
+    kernel = weight(3, 3, 4, 4)
+    step = lambda y: fused_norm(tf.nn.conv2d(y, kernel, 1, "SAME"))[0]  # noqa: E731
+    return tf.while_loop(lambda _: True, step, [x], maximum_iterations=2)
+
+
+def in_a_branch(x):
+    return tf.cond(x[0, 0, 0, 0] > 0, lambda: fused_norm(conv(x))[0], lambda: conv(x))
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda x: fused_norm(conv(x), is_training=True, mean=[], variance=[])[0],
+        statistics_read,
+        lambda x: fused_norm(tf.nn.relu(conv(x)))[0],
+        lambda x: conv(x) * weight(6, 1),
+        lambda x: conv(x) * weight(2, 1, 1, 1, 5),
+        lambda x: conv(x) * tf.reduce_mean(x),
+        lambda x: tf.nn.conv2d(x, tf.exp(x[0, :3, :3, :, tf.newaxis]), 1, "SAME") * weight(1),
+        shared,
+        read_twice,
+        in_a_loop,
+        in_a_branch,
+    ],
+    ids=["training", "statistics read", "relu between", "factor of a place", "factor that enlarges",
+         "computed factor", "computed weights", "shared weights", "read twice", "loop", "branch"],
+)  # fmt: skip
+def test_what_is_no_fixed_factor_of_weights_of_its_own_stays(compute):
+    before = built(compute, None, 6, 6, 4)
+    assert fold_batch_norm(GraphView(before, ["y"])) == (before, 0)
+
+
+def test_a_convolution_that_is_an_output_itself_stays():
+    with tf.Graph().as_default() as graph:
+        x = tf.placeholder(tf.float32, [None, 6, 6, 4], name="x")
+        y = tf.nn.conv2d(x, weight(3, 3, 4, 5), 1, "SAME", name="features")
+        tf.identity(fused_norm(y)[0], name="y")
+    before = graph.as_graph_def()
+    assert fold_batch_norm(GraphView(before, ["y", "features"])) == (before, 0)
+
+
+def test_identities_go_but_for_those_that_are_outputs_or_wait_or_lie_in_branches():
+    def compute(x):
+        with tf.control_dependencies([tf.abs(x)]):
+            waits = tf.identity(x, name="waits")
+        branch = tf.cond(tf.reduce_any(x > 0), lambda: tf.identity(x), lambda: -x)
+        return tf.stop_gradient(tf.identity(tf.identity(x))) + waits + branch
+
+    before = built(compute, None)
+    after, count = identities(GraphView(before, ["y"]))
+    after, _ = sweep(GraphView(after, ["y"]))
+    check(after, "identities")
+    assert count == 4  # and that of the predicate
+    assert {node.name for node in after.node if node.op == "Identity"} >= {"waits", "y"}
+    assert difference(before, after, np.array([1, 2])) == 0
+
+
+def test_nothing_waits_for_a_node_without_an_effect():
+    def compute(x):
+        with tf.control_dependencies([tf.no_op(name="pivot")]):
+            y = tf.abs(x)
+        with tf.control_dependencies([tf.debugging.assert_positive(y, name="check")]):
+            return tf.cond(y[0] > 0, lambda: y + 1.0, lambda: y)
+
+    before = built(compute, None)
+    after, count = waiting(GraphView(before, ["y"]))
+    left = sorted({one[1:] for node in after.node for one in node.input if one[0] == "^"})
+    assert count == 1 and "pivot" not in left and any("check" in one for one in left)
+
+
+def variables(compute, *shape, dtype=tf.float32):
+    """The graph of `y = compute(x)`, where `compute` reads resource variables."""
+    return built(compute, *shape, dtype=dtype)
+
+
+def computed(before):
+    """Sources by shape of the values that are computed ahead."""
+    found = precompute(GraphView(before, ["y"]))
+    check(found.graph_def, "precompute")
+    return {value.shape: sorted(value.sources) for value in found.folded}
+
+
+def get(name, *shape):
+    return tf.get_variable(name, shape, use_resource=True)
+
+
+def test_what_depends_on_variables_alone_becomes_a_variable():
+    before = variables(lambda x: tf.matmul(x, tf.transpose(get("a", 3, 2)) * get("b", 3)), None, 2)
+    assert computed(before) == {(2, 3): ["a", "b"]}
+
+
+def test_a_vector_that_is_repeated_for_every_row_is_computed_but_not_repeated():
+    def compute(x):
+        return x + tf.tile(tf.exp(get("a", 1, 500)), [64, 1])
+
+    assert computed(variables(compute, 64, 500)) == {(1, 500): ["a"]}
+
+
+@pytest.mark.parametrize(
+    "compute",
+    [
+        lambda x: tf.reshape(get("a", 4, 2), [2, 4]) + x,
+        lambda x: tf.gather(get("a", 9, 4), tf.cast(x, tf.int32)),
+        lambda x: x + tf.random_uniform([4]) * get("a", 4),
+        lambda x: tf.cast(tf.cast(get("a", 4), tf.int32) + tf.cast(x, tf.int32), tf.float32),
+    ],
+    ids=["only another shape", "rows of a table", "random", "whole numbers"],
+)
+def test_what_costs_nothing_or_is_not_known_before_stays(compute):
+    assert computed(variables(compute, 2, 4)) == {}
+
+
+def test_a_value_as_large_as_the_memory_that_copying_takes_is_not_computed(monkeypatch):
+    before = variables(
+        lambda x: tf.reduce_sum(x * tf.exp(get("a", 300))) * tf.exp(get("b", 100)), 300
+    )
+    monkeypatch.setattr(static_values, "GROUP_BYTES", 2 * 300 * 4 - 1)
+    assert computed(before) == {(100,): ["b"]}
+    assert not Static(GraphView(before, ["y"])).fits(Edge("Exp", 0))
+
+
+def test_values_in_loops_and_branches_stay():
+    def compute(x):
+        step = lambda y: y + tf.exp(get("a", 4))  # noqa: E731
+        looped = tf.while_loop(lambda _: True, step, [x], maximum_iterations=2)
+        return tf.cond(x[0] > 0, lambda: x * tf.exp(get("b", 4)), lambda: looped)
+
+    assert computed(variables(compute, 4)) == {}
+
+
+def test_a_constant_that_would_not_be_finite_is_refused():
+    before = built(lambda x: x * tf.log(tf.constant([0.0, 1.0])), None, 2)
+    with pytest.raises(ConversionError, match=r"computed ahead, .* would not be finite"):
+        precompute(GraphView(before, ["y"]))
+
+
+def saved(folder, compute, values=None):
+    """A SavedModel of `y = compute(x)` for x of float32[?, 6, 6, 4]."""
+    with tf.Graph().as_default() as graph, tf.Session(graph=graph) as session:
+        tf.set_random_seed(4)
+        x = tf.placeholder(tf.float32, [None, 6, 6, 4], name="x")
+        y = compute(x)
+        session.run(tf.global_variables_initializer())
+        for variable in tf.global_variables():
+            if values and variable.op.name in values:
+                variable.load(np.full(variable.shape.as_list(), values[variable.op.name]), session)
+        tf.saved_model.simple_save(session, folder, {"x": x}, {"y": y})
+        return session.run(y, {x: X})
+
+
+def network(x):
+    for index in range(2):
+        spread = tf.random_uniform_initializer(0.5, 2, seed=index)
+        x = tf.layers.conv2d(x, 5, 3, padding="same", name=f"conv{index}")
+        x = tf.layers.batch_normalization(
+            x, name=f"norm{index}", gamma_initializer=spread, moving_variance_initializer=spread,
+            moving_mean_initializer=spread,
+        )  # fmt: skip
+        x = tf.nn.leaky_relu(x)
+    return tf.layers.dense(tf.reduce_mean(x, [1, 2]), 3, name="head")
+
+
+def scored(path):
+    scorer = Scorer.restore(Bundle.open(path), 3)
+    try:
+        return scorer.score({"x": X})["y"]
+    finally:
+        scorer.close()
+
+
+def test_a_bundle_holds_the_folded_weights_and_says_what_became_of_the_others(tmp_path):
+    expected = saved(str(tmp_path / "saved"), network)
+    out = str(tmp_path / "bundle")
+    result = convert(ConvertOptions(str(tmp_path / "saved"), out))
+    manifest = Bundle.open(out).manifest
+    assert result["optimised"].startswith("2 batch norms or factors folded into weights, 4 values")
+    assert result["optimised"] == manifest["optimised"]
+    new = "norm0/FusedBatchNormV3/folded_weights/folded"
+    assert manifest["variables"][new] == {
+        "source": ["conv0/kernel", "norm0/gamma", "norm0/moving_variance"],
+        "dtype": "float32",
+        "shape": [3, 3, 4, 5],
+        "computed_by": ["AddV2", "Mul", "Rsqrt"],
+    }
+    assert sorted(manifest["variables"])[:2] == ["head/bias", "head/kernel"]
+    assert manifest["dropped"]["conv0/kernel"] == f"folded into {new}"
+    reader = tf.train.load_checkpoint(out + "/variables/variables")
+    assert sorted(reader.get_variable_to_shape_map()) == sorted(manifest["variables"])
+    assert {"rewrite": "fold_batch_norm", "count": 2} in manifest["rewrites"]
+    assert np.max(np.abs(scored(out) - expected)) < 1e-6
+    again = convert(ConvertOptions(str(tmp_path / "saved"), str(tmp_path / "again")))
+    assert again["digest"] == result["digest"]
+
+
+def test_without_optimisation_the_variables_are_those_of_the_source(tmp_path):
+    expected = saved(str(tmp_path / "saved"), network)
+    result = convert(
+        ConvertOptions(str(tmp_path / "saved"), str(tmp_path / "bundle"), optimize=False)
+    )
+    assert (result["optimised"], result["variables"]["folded"]) == ("", 0)
+    assert result["variables"]["dropped"] == 0
+    assert np.max(np.abs(scored(str(tmp_path / "bundle")) - expected)) < 1e-6
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_what_is_not_compared_is_not_optimised(tmp_path, optimize):
+    saved(str(tmp_path / "saved"), network)
+    out = str(tmp_path / "bundle")
+    options = ConvertOptions(str(tmp_path / "saved"), out, reference="none", optimize=optimize)
+    says = "not optimised: nothing was run, as --reference none asks" if optimize else ""
+    assert convert(options)["optimised"] == says
+    assert "conv0/kernel" in Bundle.open(out).manifest["variables"]
+
+
+def huge(x):
+    kernel = tf.get_variable("kernel", [3, 3, 4, 5])
+    return tf.reduce_sum(tf.nn.conv2d(x, kernel, 1, "SAME") * tf.get_variable("scale", [5]), [1, 2])
+
+
+def test_the_plain_graph_stays_where_folded_weights_would_leave_their_range(tmp_path):
+    """1e25 * 1e25 is infinite in float32; 1e-30 * 1e25 * 1e25 is not."""
+    saved(str(tmp_path / "saved"), huge, {"kernel": 1e25, "scale": 1e25})
+    np.savez(str(tmp_path / "reference.npz"), **{"inputs/x": (X * 1e-30).astype(np.float32)})
+    out = str(tmp_path / "bundle")
+    result = convert(
+        ConvertOptions(str(tmp_path / "saved"), out, reference=str(tmp_path / "reference.npz"))
+    )
+    assert result["optimised"] == (
+        "not optimised: computed ahead, mul/folded_weights/folded would not be finite"
+    )
+    assert result["parity"]["passed"]
+    assert sorted(Bundle.open(out).manifest["variables"]) == ["kernel", "scale"]
+
+
+def test_a_graph_that_fails_where_the_plain_one_passes_is_not_taken(tmp_path, monkeypatch):
+    """The fault is put in: a norm whose statistics are forgotten."""
+    from conversion.optimize import batch_norm
+
+    monkeypatch.setattr(batch_norm, "_scale_weights", lambda *_: None)
+    saved(str(tmp_path / "saved"), network)
+    result = convert(ConvertOptions(str(tmp_path / "saved"), str(tmp_path / "bundle")))
+    assert result["optimised"].startswith("not optimised: the optimised graph was worse compared")
+    assert result["parity"]["passed"] and result["variables"]["kept"] == 14
+
+
+def test_in_half_precision_the_folded_weights_are_stored_in_it(tmp_path):
+    expected = saved(str(tmp_path / "saved"), network)
+    out = str(tmp_path / "bundle")
+    result = convert(ConvertOptions(str(tmp_path / "saved"), out, precision="float16"))
+    kinds = {name: one["dtype"] for name, one in Bundle.open(out).manifest["variables"].items()}
+    assert result["parity"]["passed"] and result["optimised"].startswith("2 batch norms")
+    assert "float16" in kinds.values() and not any("norm0/gamma" in name for name in kinds)
+    assert np.max(np.abs(scored(out) - expected)) < 5e-3
+
+
+def test_folded_weights_out_of_the_range_of_float16_leave_the_plain_float16_graph(tmp_path):
+    saved(str(tmp_path / "saved"), huge, {"kernel": 1e3, "scale": 1e3})
+    np.savez(str(tmp_path / "reference.npz"), **{"inputs/x": (X * 1e-3).astype(np.float32)})
+    result = convert(
+        ConvertOptions(
+            str(tmp_path / "saved"), str(tmp_path / "bundle"), precision="float16",
+            reference=str(tmp_path / "reference.npz"),
+        )
+    )  # fmt: skip
+    assert result["optimised"].startswith("not optimised: computed ahead")
+    assert result["parity"]["passed"]
