@@ -92,7 +92,7 @@ class Hook:
             yield
         except (BadRows, MemoryError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ShardError(f"{self} raised {_in_words(error)}{self._line(error)}") from error
 
     def _line(self, error: BaseException) -> str:
@@ -132,7 +132,8 @@ def _load(option: str, name: str, folder: str) -> tuple[Callable[..., Any], list
 
 def _imported(option: str, name: str, module: str, folder: str) -> Any:
     try:
-        return importlib.import_module(module)
+        with contextlib.redirect_stdout(sys.stderr):  # stdout holds the report, and only it
+            return importlib.import_module(module)
     except ImportError as error:
         missing = error.name or module
         if not (module + ".").startswith(missing + "."):
@@ -142,7 +143,7 @@ def _imported(option: str, name: str, module: str, folder: str) -> Any:
             "and PYTHONPATH. Run the command in the folder that has it; on a cluster submit that "
             "folder as the job's --working-dir."
         ) from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script may end the process where it ends
         frames = traceback.extract_tb(error.__traceback__)
         where = f" at {frames[-1].filename}:{frames[-1].lineno}"
         raise InputError(

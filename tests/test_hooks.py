@@ -87,6 +87,22 @@ def test_what_a_hook_raises_names_its_own_line(write_hook):
     assert isinstance(error.value.__cause__, ValueError)
 
 
+def test_a_module_that_ends_the_process_is_refused_and_what_it_prints_is_no_report(
+    write_hook, capsys
+):
+    name, path = write_hook("print('hello')\nraise SystemExit(0)")
+    with pytest.raises(InputError, match=f"failed: SystemExit: 0 at {path}:3"):
+        Hook.find("--preprocess", f"{name}:f")
+    assert capsys.readouterr() == ("", "hello\n")
+
+
+def test_a_hook_that_ends_the_process_costs_its_shard(write_hook):
+    name, _ = write_hook("def f(): raise SystemExit(0)")
+    hook = Hook.find("--preprocess", f"{name}:f")
+    with pytest.raises(ShardError, match="f raised SystemExit: 0 at "), hook.blamed():
+        hook.function()
+
+
 @pytest.mark.parametrize("raised", [BadRows({0: "torn"}), MemoryError(), KeyboardInterrupt()])
 def test_what_is_not_the_hooks_fault_passes(write_hook, raised):
     name, _ = write_hook(DOUBLE)
