@@ -80,15 +80,16 @@ def test_an_error_of_the_work_comes_in_its_place():
 
 @pytest.mark.parametrize("leave", ["break", "raise"])
 def test_the_reader_ends_when_the_consumer_leaves(leave):
-    before = threading.active_count()
+    name = f"reader of {leave}"  # other tests' threads may end meanwhile
     try:
-        with read_ahead(iter(int, 1), 2) as items:  # endless zeros
+        with read_ahead(iter(int, 1), 2, name) as items:  # endless zeros
+            assert name in [thread.name for thread in threading.enumerate()]
             next(items)
             if leave == "raise":
                 raise KeyError("consumer")
     except KeyError:
         assert leave == "raise"
-    assert threading.active_count() == before
+    assert name not in [thread.name for thread in threading.enumerate()]
 
 
 def test_the_next_shard_has_the_turn_once_the_last_batch_is_handed_over():
