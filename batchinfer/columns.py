@@ -24,7 +24,10 @@ def type_problem(column: pa.DataType, spec: TensorSpec) -> Optional[str]:
         problem = _leaf_problem(leaf, spec)
         return problem or (None if len(widths) == 1 else f"expected a list of values for {spec}")
     if None in spec.row_shape:
-        return f"the model leaves the row shape of {spec} open; expected a fixed one"
+        return (
+            f"the model leaves the row shape of {spec} open: expected a fixed one, or --preprocess "
+            "with a function that makes it"
+        )
     leaf, widths = _levels(column.value_type if pa.types.is_dictionary(column) else column)
     size = spec.num_values
     if spec.dtype == "string" or not _is_bytes(leaf):

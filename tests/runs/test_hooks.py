@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from batchinfer.arrow import pq
+from batchinfer.bundle import write_bundle
 from batchinfer.errors import InputError, OutputConflictError, SchemaError
 from batchinfer.options import HookOptions, OutputOptions
 from tests.runs.support import IDS
@@ -81,6 +82,47 @@ def test_the_batches_never_change_what_hooks_write(score, before, behind, tmp_pa
     for name in names:
         assert (tmp_path / "by7" / name).read_bytes() == (tmp_path / "by1000" / name).read_bytes()
     assert names == sorted(check.snapshot(str(tmp_path / "by1000")))
+
+
+OPEN = {
+    "inputs": {
+        "words": {"tensor": "words:0", "dtype": "string", "shape": [None, None]},
+    },
+    "outputs": {"y": {"tensor": "y:0", "dtype": "string", "shape": [None]}},
+}
+WORDS = """
+def words(batch):
+    names = batch.column(0).to_pylist()
+    return {"words": np.array([name.split() for name in names])}
+"""
+
+
+def make_open_bundle(path):
+    """y = the words of a row, joined; the model leaves open how many a row has."""
+
+    def save(folder):
+        from batchinfer.tf1 import tf
+
+        with tf.Graph().as_default(), tf.Session() as session:
+            words = tf.placeholder(tf.string, [None, None], name="words")
+            y = tf.strings.reduce_join(words, axis=1, separator="-")
+            y = tf.identity(y, name="y")
+            tf.saved_model.simple_save(session, f"{folder}/new", {"words": words}, {"y": y})
+        for name in os.listdir(f"{folder}/new"):
+            os.rename(f"{folder}/new/{name}", f"{folder}/{name}")
+        os.rmdir(f"{folder}/new")
+
+    return write_bundle(path, {"signature": OPEN, "parity": {"passed": True}}, save).path
+
+
+def test_a_hook_can_feed_what_the_model_leaves_open(score, write_hook, tmp_path):
+    bundle = make_open_bundle(str(tmp_path / "open"))
+    with pytest.raises(SchemaError, match="open: expected a fixed one, or --preprocess"):
+        score(bundle=bundle, columns={"words": "name"})
+    hooks = HookOptions(f"{write_hook(WORDS)[0]}:words")
+    assert score(bundle=bundle, columns={"words": "name"}, hooks=hooks)["exit_status"] == 0
+    found = check.read_parts(str(tmp_path / "out")).column("y").to_pylist()
+    assert found == [b"row-%d" % number for number in IDS]
 
 
 def test_a_changed_hook_is_refused_on_the_same_output(score, write_hook, tmp_path):
