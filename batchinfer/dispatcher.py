@@ -19,7 +19,8 @@ from batchinfer.plan import Shard
 from batchinfer.profile import Profile
 
 STEP_S = 0.5  # longest sleep of the loop: how soon a signal is noticed
-WATCH_EVERY_S = 2.0
+WATCH_EVERY_S = 2.0  # that each actor is asked how far it is
+ASKED_A_SECOND = 16  # actors; more would be most of what the driver has to do
 CAPACITY_EVERY_S = 10.0  # how soon a node that joins gets actors
 SHARDS_IN_HAND = 2  # of one actor: one running, one queued
 FAILED_STARTS = 3  # in a row, without one that worked, until the run stops
@@ -263,7 +264,7 @@ class Dispatcher:
                 f"no actor was ready for {self._faults.start_timeout_s:.0f} s: "
                 f"{self._engine.describe()}"
             )
-        if now - self._watched_at < WATCH_EVERY_S:
+        if now - self._watched_at < self._watch_every_s():
             return
         self._watched_at = now
         for worker in [w for w in self.workers if w.tasks]:
@@ -274,6 +275,11 @@ class Dispatcher:
                 )
             elif worker.asking is None:
                 worker.asking = self._engine.progress(worker.actor)
+
+    def _watch_every_s(self) -> float:
+        """Many actors are asked less often, but several times within the time of a stall."""
+        relaxed_s = min(len(self.workers) / ASKED_A_SECOND, self._faults.stall_timeout_s / 4)
+        return max(WATCH_EVERY_S, relaxed_s)
 
     def _heard(self, worker: Worker, progress: Mapping[int, tuple[str, int, int]]) -> None:
         worker.asking = None

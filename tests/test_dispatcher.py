@@ -287,3 +287,35 @@ def test_many_failures_after_a_shard_that_worked_stop_nothing():
     engine = FakeEngine({i: [failure("shard")] * 3 for i in range(1, 30)})
     dispatcher, done = dispatch(engine, 30)
     assert (len(done), len(dispatcher.blame.given_up)) == (1, 29)
+
+
+class WatchedEngine(FakeEngine):
+    """Remembers when each actor was asked how far it is; all of them always get on."""
+
+    def __init__(self, actors):
+        super().__init__(capacity=actors, seconds=60.0)
+        self.asked = {}
+
+    def progress(self, actor):
+        self.asked.setdefault(actor, []).append(self.now)
+        rows = {index: ("scoring", int(self.now * 2), 0) for index in self.in_hand[actor]}
+        return self._call("progress", actor, 0.1, rows)
+
+
+@pytest.mark.parametrize(
+    "actors, stall_timeout_s, every_s",
+    [
+        (2, 600, 2.0),
+        (32, 600, 2.0),
+        (64, 600, 4.0),
+        (320, 600, 20.0),
+        (320, 20, 5.0),  # four times within the time of a stall
+        (320, 4, 2.0),
+    ],
+)
+def test_many_actors_are_asked_less_often_but_in_time(actors, stall_timeout_s, every_s):
+    engine = WatchedEngine(actors)
+    dispatch(engine, actors, FaultOptions(stall_timeout_s=stall_timeout_s))
+    assert engine.spawned == actors  # none was taken for stalled
+    times = engine.asked[1]
+    assert {after - before for before, after in zip(times, times[1:])} == {every_s}
