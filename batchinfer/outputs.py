@@ -37,6 +37,14 @@ class Ranked:
     k: Optional[int] = None
     labels: Optional[pa.Array] = None
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Arrow's own pickling fails in Ray's on Python 3.7 where pyarrow was imported first.
+        return _ranked, (
+            self.spec,
+            self.k,
+            None if self.labels is None else self.labels.to_pylist(),
+        )
+
     @property
     def fields(self) -> list[pa.Field]:
         name, labelled = self.spec.name, self.labels is not None
@@ -59,6 +67,10 @@ class Ranked:
             texts = self.labels.take(pa.array(best.reshape(-1)))
             found.append(pa.FixedSizeListArray.from_arrays(texts, self.k))
         return found
+
+
+def _ranked(spec: TensorSpec, k: Optional[int], labels: Optional[list[str]]) -> Ranked:
+    return Ranked(spec, k, None if labels is None else pa.array(labels, pa.string()))
 
 
 @dataclass(frozen=True)

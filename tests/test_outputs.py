@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 
 import numpy as np
 import pytest
@@ -113,6 +114,14 @@ def test_the_content_of_the_labels_is_part_of_the_result():
     chosen = choose(columns=("best",), argmax=("y",), labels={"y": "three"})
     digest = hashlib.sha256(b"cat\ndog\nbird\n").hexdigest()
     assert chosen.result_options == {"labels": {"y": digest}}
+
+
+def test_a_choice_is_sent_to_other_processes_without_arrows_own_pickling():
+    chosen = choose(columns=("best",), top_k={"y": 2}, argmax=("half",), labels={"y": "three"})
+    sent = pickle.dumps(chosen)
+    assert b"pyarrow" not in sent
+    assert pickle.loads(sent) == chosen
+    assert pickle.loads(sent).ranked[0].labels.to_pylist() == ["cat", "dog", "bird"]
 
 
 LABELS = [
