@@ -59,27 +59,37 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def systems_for(workload: Workload, wanted: Sequence[str], bundles: Sequence[str], folder: str):
-    """Those that can run: a device has no model, an optimised graph needs a converter for it."""
-    pandas = os.path.isdir(os.path.join(folder, "packages"))
-    found = []
-    for name in wanted:
-        without = workload.device_rows_per_s and name not in WITHOUT_MODEL
-        same = name in ("raw_optimized", "batchinfer_plain") and "optimized" not in bundles
-        if SYSTEMS[name].needs_pandas and not pandas:
-            say(f"{name} is left out: it needs ./setup_env.sh bench")
-        elif not without and not same:
-            found.append(name)
-    return found
+def systems_for(
+    workload: Workload, wanted: Sequence[str], optimizes: bool, folder: str
+) -> list[str]:
+    """Those that can run, and would not run the same twice; what needs pandas is said.
+
+    Args:
+        optimizes: whether convert.py can; else the two graphs are one.
+    """
+    left_out = set()
+    if workload.device_rows_per_s:
+        left_out.update(name for name in wanted if name not in WITHOUT_MODEL)
+    if not optimizes:
+        left_out.update(
+            ["raw_optimized", *(["batchinfer_plain"] if "batchinfer" in wanted else [])]
+        )
+    if not os.path.isdir(os.path.join(folder, "packages")):
+        needy = {name for name in wanted if SYSTEMS[name].needs_pandas}
+        if needy:
+            say(f"left out: {', '.join(sorted(needy))}; ./setup_env.sh bench brings pandas")
+        left_out |= needy
+    return [name for name in wanted if name not in left_out]
 
 
 def run_workload(flags: argparse.Namespace, workload: Workload) -> tuple[Results, list[str]]:
-    prepared = prepare(flags.folder, workload, flags.scale)
+    kinds = {SYSTEMS[name].bundle for name in flags.systems} | {"plain"}  # settings are tried on it
+    prepared = prepare(flags.folder, workload, flags.scale, kinds)
     if flags.seconds:
         rate = workload.device_rows_per_s or tune(flags.folder, prepared, "raw", say).rows_per_s
         scale = flags.seconds * rate / workload.rows
-        prepared = prepare(flags.folder, workload, math.ceil(scale) if scale > 1 else scale)
-    systems = systems_for(workload, flags.systems, list(prepared.bundles), flags.folder)
+        prepared = prepare(flags.folder, workload, math.ceil(scale) if scale > 1 else scale, kinds)
+    systems = systems_for(workload, flags.systems, "optimized" in prepared.bundles, flags.folder)
     return measure(flags.folder, prepared, systems, flags.rounds, say), systems
 
 

@@ -14,7 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
-from typing import Any, Callable
+from typing import Any, Callable, Iterable
 
 import numpy as np
 
@@ -30,22 +30,20 @@ def can_optimize() -> bool:
     return NO_OPTIMIZE in subprocess.check_output(command).decode()
 
 
-def make_bundles(folder: str, workload: Workload) -> dict[str, str]:
-    """The bundle as the graph came (`plain`), and the optimised one where convert.py can."""
+def make_bundles(folder: str, workload: Workload, kinds: Iterable[str]) -> dict[str, str]:
+    """The bundle as the graph came (`plain`), and the `optimized` one where convert.py can."""
     artifact = os.path.join(folder, f"artifact-{workload.model}")
     if not os.path.isdir(artifact):
         making = artifact + ".making"
         shutil.rmtree(making, ignore_errors=True)
         _run([sys.executable, "-m", "benchmarks.bundles", workload.name, making])
         os.rename(making, artifact)
-    of = f"{workload.model}-{_digest_of_converter()}"
-    plain = os.path.join(folder, f"bundle-{of}-plain")
-    if not can_optimize():
-        return {"plain": _convert(artifact, plain, workload)}
-    optimized = os.path.join(folder, f"bundle-{of}-optimized")
+    flags = {"plain": [NO_OPTIMIZE], "optimized": []} if can_optimize() else {"plain": []}
+    bundle = os.path.join(folder, f"bundle-{workload.model}-{_digest_of_converter()}")
     return {
-        "plain": _convert(artifact, plain, workload, NO_OPTIMIZE),
-        "optimized": _convert(artifact, optimized, workload),
+        kind: _convert(artifact, f"{bundle}-{kind}", workload, *flags[kind])
+        for kind in flags
+        if kind in kinds or len(flags) == 1
     }
 
 

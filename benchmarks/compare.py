@@ -33,8 +33,9 @@ def max_absdiff(out: str, expected: str) -> float:
         found = table.column(KEY).to_numpy()
         values = _floats(table.column(OUTPUT), predictions.shape[1])
         if found.min() < 0 or found.max() >= len(keys):
-            raise ValueError(f"{path}: keys {found.min()} to {found.max()}; raw has {len(keys)}")
-        np.add.at(seen, found, 1)
+            span = f"{found.min()} to {found.max()}"
+            raise ValueError(f"{path}: expected keys 0 to {len(keys) - 1}; found {span}")
+        seen += np.bincount(found, minlength=len(keys))
         largest = max(largest, float(np.abs(values - by_key[found]).max()))
     if seen.min() != seen.max():
         raise ValueError(f"a key was written {seen.min()} times, another {seen.max()} times")

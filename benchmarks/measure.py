@@ -101,9 +101,10 @@ def watch(
             now, marks = time.time(), _size(events)
             if marks != size or now - sampled >= CPU_EVERY_S:
                 cpu.append((now, tree.cpu_s()))
-                sampled, size = now, marks
-            if now - measured >= MEMORY_EVERY_S:
+                sampled = now
+            if marks != size or now - measured >= MEMORY_EVERY_S:
                 peak_mb, measured = max(peak_mb, tree.memory_mb()), now
+            size = marks
             if now - began > timeout_s:
                 break
             time.sleep(POLL_S)

@@ -6,7 +6,7 @@ import json
 import math
 import os
 from dataclasses import dataclass
-from typing import Mapping
+from typing import Iterable, Mapping
 
 from batchinfer.bundle import Bundle
 from batchinfer.signature import TensorSpec
@@ -64,12 +64,15 @@ def _signature(bundle: str) -> tuple[TensorSpec, TensorSpec]:
     return signature.inputs[0], signature.outputs[0]
 
 
-def prepare(folder: str, workload: Workload, scale: float) -> Prepared:
+def prepare(
+    folder: str, workload: Workload, scale: float, kinds: Iterable[str] = ("plain", "optimized")
+) -> Prepared:
     """Make what is not there yet.
 
     Args:
         scale: times the workload's rows. Above 1 it is rounded up to a whole number, and the
             files of scale 1 get so many names each.
+        kinds: of bundles that are needed.
     """
     os.makedirs(os.path.join(folder, "data"), exist_ok=True)
     rows = max(1, int(workload.rows * min(scale, 1.0)))
@@ -88,7 +91,7 @@ def prepare(folder: str, workload: Workload, scale: float) -> Prepared:
         data.repeat(base, repeats),
         rows * repeats,
         repeats,
-        make_bundles(folder, workload),
+        make_bundles(folder, workload, kinds),
     )
 
 

@@ -28,21 +28,29 @@ def become_subreaper() -> None:
 
 @dataclass(frozen=True)
 class Process:
-    """One line of /proc; `cpu_s` is its own and that of the children it has waited for."""
+    """A process as /proc shows it.
+
+    Attributes:
+        started: in ticks since boot; with the pid it names the process for good.
+        own_s, waited_s: CPU-seconds of its own, and of the children that it has waited for.
+    """
 
     pid: int
     parent: int
-    cpu_s: float
+    started: int
+    own_s: float
+    waited_s: float
 
 
 def read_process(pid: int) -> Optional[Process]:
     """A process as it is now; None when it is gone."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+            fields = [int(field) for field in file.read().rpartition(b")")[2].split()[1:20]]
     except OSError:
         return None
-    return Process(pid, int(fields[1]), sum(map(int, fields[11:15])) / TICKS_PER_S)
+    user, system, waited_user, waited_system = (ticks / TICKS_PER_S for ticks in fields[10:14])
+    return Process(pid, fields[0], fields[18], user + system, waited_user + waited_system)
 
 
 def descendants(root: int) -> list[Process]:
@@ -74,20 +82,35 @@ def memory_bytes(pid: int) -> int:
 
 
 class ProcessTree:
-    """What runs below this process since the object was made; the runner starts one at a time."""
+    """What runs below this process since the object was made; the runner starts one at a time.
+
+    A dead process is in the account of the one that waited for it. Ray's raylet waits for none of
+    its workers (SIGCHLD is ignored): what vanishes without being waited for is added as it was
+    last seen.
+    """
 
     def __init__(self) -> None:
-        self._before_s = _reaped_cpu_s()
+        self._before_s = self._reaped_s = _reaped_cpu_s()
+        self._seen: dict[tuple[int, int], Process] = {}
+        self._lost_s = 0.0
+        self._pending_s = 0.0  # vanished, and not yet in the account of a parent
         self._cpu_s = 0.0
 
     def cpu_s(self) -> float:
-        """CPU-seconds of the tree so far, of the dead too; never falls.
-
-        A process that is reaped between the two readings is missing from this one alone.
-        """
-        reaped_s = _reaped_cpu_s() - self._before_s
-        live_s = sum(process.cpu_s for process in descendants(os.getpid()))
-        self._cpu_s = max(self._cpu_s, reaped_s + live_s)
+        """CPU-seconds of the tree so far, of the dead too; never falls."""
+        reaped_s = _reaped_cpu_s()
+        live = {(one.pid, one.started): one for one in descendants(os.getpid())}
+        seen = self._seen
+        vanished_s = sum(seen[key].own_s + seen[key].waited_s for key in set(seen) - set(live))
+        waited_s = reaped_s - self._reaped_s
+        waited_s += sum(live[key].waited_s - seen[key].waited_s for key in set(seen) & set(live))
+        # A parent that was read before it waited for its child has it in the next reading.
+        self._lost_s += max(0.0, self._pending_s - max(0.0, waited_s - vanished_s))
+        self._pending_s = max(0.0, vanished_s - waited_s)
+        self._seen, self._reaped_s = live, reaped_s
+        live_s = sum(one.own_s + one.waited_s for one in live.values())
+        now_s = reaped_s - self._before_s + live_s + self._lost_s + self._pending_s
+        self._cpu_s = max(self._cpu_s, now_s)
         return self._cpu_s
 
     def memory_mb(self) -> float:

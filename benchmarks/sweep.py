@@ -48,7 +48,7 @@ def tune(folder: str, prepared: Prepared, name: str, say: Callable[[str], None])
 
 def _try_raw(folder: str, prepared: Prepared, name: str) -> Tuning:
     workload = prepared.workload
-    few = prepare(folder, workload, min(RAW_SCALE, prepared.rows / workload.rows))
+    few = prepare(folder, workload, min(RAW_SCALE, prepared.rows / workload.rows), prepared.bundles)
     repeats = max(1, workload.sweep_rows // few.rows)
     few = replace(few, repeats=repeats, rows=few.rows * repeats)  # which raw does in memory
     rates = []
