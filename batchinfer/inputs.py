@@ -8,6 +8,7 @@ from typing import Any, Iterable, Mapping, Optional, Sequence
 
 from batchinfer.errors import InputError
 from batchinfer.storage import ObjectInfo, Retry, Store, open_store
+from batchinfer.storage.store import HIDDEN
 
 SUFFIXES = (".parquet", ".parq", ".pq")
 WILD = re.compile(r"[*?\[]")
@@ -37,9 +38,9 @@ def list_inputs(
                 "or a glob that matches some"
             )
         found += [(store, info) for info in infos]
-    times = Counter(store.url(info.path) for store, info in found)
-    twice = sorted(name for name, number in times.items() if number > 1)
-    if twice:
+    names = [store.url(info.path) for store, info in found]
+    if len(set(names)) < len(names):
+        twice = sorted(name for name, number in Counter(names).items() if number > 1)
         raise InputError(
             f"{len(twice)} input file(s) are named twice and would be scored twice, such as "
             f"{twice[0]}; name each once"
@@ -74,13 +75,9 @@ def _expand(store: Store, path: str) -> list[ObjectInfo]:
 
 def _parquet_below(store: Store, folder: str) -> list[ObjectInfo]:
     infos: Iterable[ObjectInfo] = store.list(folder)
-    return [i for i in infos if i.path.endswith(SUFFIXES) and _visible(i.path[len(folder) :])]
-
-
-def _visible(relative: str) -> bool:
-    parts = [part for part in relative.split("/") if part]
-    # "year=2024" is a hive folder; "_temporary" and ".hidden" are nobody's data.
-    return not any(part.startswith((".", "_")) for part in parts)
+    return [
+        i for i in infos if i.path.endswith(SUFFIXES) and not HIDDEN.search(i.path[len(folder) :])
+    ]
 
 
 def _glob_pattern(path: str) -> re.Pattern[str]:

@@ -23,7 +23,7 @@ from batchinfer.arrow import pa
 from batchinfer.errors import ObjectNotFoundError, OutputConflictError
 from batchinfer.plan import Shard, ShardPlan
 from batchinfer.storage import ObjectInfo, Store
-from batchinfer.storage.store import join
+from batchinfer.storage.store import HIDDEN, join
 
 RUN_FORMAT = 1
 STATE = "_batchinfer"
@@ -123,9 +123,7 @@ def rejects_name(shard: Shard, fingerprint: str) -> str:
 
 def visible(names: Iterable[str]) -> list[str]:
     """The names that readers of the folder see: those without a leading `_` or `.`."""
-    return [
-        name for name in names if not any(part.startswith(("_", ".")) for part in name.split("/"))
-    ]
+    return [name for name in names if not HIDDEN.search(name)]
 
 
 def run_record(

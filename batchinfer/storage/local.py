@@ -34,7 +34,9 @@ class LocalStore(Store):
         return _file_info(path)
 
     def list(self, path: str) -> Iterator[ObjectInfo]:
-        return iter(sorted(_walk(path, set()), key=lambda info: info.path))
+        found: List[ObjectInfo] = []
+        _walk(path, set(), found)
+        return iter(sorted(found))  # no path comes twice: it alone decides
 
     def read(
         self, path: str, start: int = 0, end: Optional[int] = None, version: Optional[str] = None
@@ -126,8 +128,8 @@ def _scratch(folder: str) -> str:
     return scratch
 
 
-def _walk(folder: str, seen: Set[str]) -> Iterator[ObjectInfo]:
-    """Files below a folder; linked folders are followed once, so that a loop ends."""
+def _walk(folder: str, seen: Set[str], files: List[ObjectInfo]) -> None:
+    """Add the files below a folder; linked folders are followed once, so that a loop ends."""
     real = os.path.realpath(folder)
     if real in seen:
         return
@@ -140,9 +142,9 @@ def _walk(folder: str, seen: Set[str]) -> Iterator[ObjectInfo]:
                 continue
             raise storage_error(entry.path, error) from error
         if stat.S_ISREG(found.st_mode):
-            yield _info(entry.path, found)
+            files.append(_info(entry.path, found))
         elif stat.S_ISDIR(found.st_mode):
-            yield from _walk(entry.path, seen)
+            _walk(entry.path, seen, files)
 
 
 def _entries(folder: str) -> List[os.DirEntry[str]]:

@@ -6,10 +6,14 @@ import abc
 import contextlib
 import io
 import os
+import re
 from typing import Any, Iterator, NamedTuple, Optional, Union
 
 from batchinfer.errors import StorageError
 from batchinfer.storage.retry import Retry
+
+# What readers of a folder skip: "_temporary", ".hidden", all below. "year=2024" is a hive folder.
+HIDDEN = re.compile(r"(?:^|/)[._]")
 
 
 class ObjectInfo(NamedTuple):
