@@ -15,6 +15,8 @@ from benchmarks.sweep import DEVICE_BATCH_ROWS, Tuning, tune
 from benchmarks.systems.registry import SYSTEMS
 
 Value = Callable[[Measurement], Optional[float]]
+UNTUNED = Tuning(0, 0, 0.0)
+CHOOSE_THEMSELVES = ("storage", "batchinfer", "batchinfer_plain", "batchinfer_observed")
 SELF_TUNED = ("raw_optimized", "ray_data_tuned")  # the others take raw's batch size
 
 
@@ -84,7 +86,7 @@ def measure(
 
 
 def _measure_one(folder, prepared, system, number, expected, results, say) -> None:
-    tuning = results.tunings.get(system) or results.tunings["raw"]
+    tuning = results.tunings.get(system) or results.tunings.get("raw", UNTUNED)
     compare = "raw" in results.rounds[0] and number == 0
     try:
         measurement, difference = run_once(
@@ -115,7 +117,8 @@ def _tunings(folder, prepared, systems, say) -> Mapping[str, Tuning]:
     if prepared.workload.device_rows_per_s:
         found = {"raw": Tuning(DEVICE_BATCH_ROWS, 0, prepared.workload.device_rows_per_s)}
     else:
-        found = {"raw": tune(folder, prepared, "raw", say)}
+        takes_size = set(systems) - set(SELF_TUNED) - set(CHOOSE_THEMSELVES)
+        found = {"raw": tune(folder, prepared, "raw", say)} if takes_size else {}
     for system in systems:
         if system in SELF_TUNED:
             found[system] = tune(folder, prepared, system, say)

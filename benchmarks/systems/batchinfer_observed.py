@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Any, Mapping
+from typing import Any, Callable, Mapping
 
 from batchinfer.actors import ScoringActor
 from batchinfer.bundle import Bundle
@@ -18,23 +18,6 @@ from batchinfer.cluster import ray_backend
 from benchmarks.systems.predictor import SimulatedDevice
 from benchmarks.task import OUTPUT, TASK_VARIABLE, Task
 from jobs import command, score
-
-
-class MarkedScorer:
-    """Passes everything on, and marks the first call that came back."""
-
-    def __init__(self, scorer: Any, task: Task) -> None:
-        self._scorer, self._task, self._called = scorer, task, False
-
-    def score(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        outputs = self._scorer.score(feeds)
-        if not self._called:
-            self._called = True
-            self._task.mark("first_row")
-        return outputs
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._scorer, name)
 
 
 class SimulatedScorer:
@@ -62,7 +45,21 @@ class ObservedActor(ScoringActor):
         else:
             scorer = super().restore_scorer(bundle, on_gpu)
         task.mark("ready")
-        return MarkedScorer(scorer, task)
+        scorer.score = self._marked(scorer.score, task)
+        return scorer
+
+    def _marked(self, score: Callable[..., Any], task: Task) -> Callable[..., Any]:
+        """Marks the first call that gave predictions of a shard, not of a batch size on trial."""
+        called = []
+
+        def marked(feeds: Mapping[str, Any]) -> Any:
+            outputs = score(feeds)
+            if self._settled and not called:
+                called.append(True)
+                task.mark("first_row")
+            return outputs
+
+        return marked
 
 
 def main() -> None:
