@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import os
 import re
 import subprocess
@@ -53,6 +54,18 @@ def test_importing_batchinfer_loads_no_ray_no_tensorflow_no_pyarrow():
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     assert subprocess.check_output([sys.executable, "-c", code], env=environment) == b"[]\n"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("boto3") is None, reason="needs the s3 extra")
+def test_importing_tensorflow_leaves_boto3_alone_and_importable():
+    code = (
+        "import sys; from batchinfer.tf1 import tf; "
+        "print(sorted({'boto3', 'botocore'} & set(sys.modules))); "
+        "import boto3; print(boto3.__name__, tf.constant(1).dtype.name)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    told = subprocess.check_output([sys.executable, "-c", code], env=environment)
+    assert told == b"[]\nboto3 int32\n"
 
 
 def test_the_fix_for_crafted_parquet_is_active_where_parquet_is_read():
