@@ -29,7 +29,7 @@ QUICK_SCALE, QUICK_ROUNDS = 0.05, 1
 def read(argv: Optional[Sequence[str]]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
-    add("--workloads", default="tabular,device,image", help=f"of {','.join(WORKLOADS)}, or all")
+    add("--workloads", default="tabular,device", help=f"of {','.join(WORKLOADS)}, or all")
     add("--systems", default="all", help=f"of {','.join(SYSTEMS)}")
     add("--rounds", type=int, default=5)
     add("--scale", type=float, default=1.0, help="times the rows of each workload")
