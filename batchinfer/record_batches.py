@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from concurrent.futures import Executor
 from functools import lru_cache
-from typing import Any, Callable, Iterator, List, Optional, Sequence, Union
+from typing import Any, Callable, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -13,13 +12,15 @@ from batchinfer.arrow import pa, pq
 from batchinfer.columns import list_dims
 from batchinfer.footer import leaves_of
 from batchinfer.pages import DenseColumn, NotDenseError, dense_columns
-from batchinfer.pages.window import Ahead, Direct
+from batchinfer.pages.dense import byte_range
+from batchinfer.pages.window import Window
 from batchinfer.read_size import STREAM_BYTES, fetches, read_rows, stored_row_bytes
 from batchinfer.schema import Columns
 
 LOG = logging.getLogger("batchinfer")
 DENSE_VALUES = 1 << 16  # of a column in a row group; below, pyarrow is done before a page is parsed
-WINDOWS_AHEAD = 3  # of 8 MiB: one connection to an object store gives 90 MB/s
+Read = Callable[[int, int], Any]
+Expect = Callable[[Sequence[Tuple[int, int]], bool], None]
 
 
 class RowGroups:
@@ -28,18 +29,16 @@ class RowGroups:
     Args:
         source: what pyarrow reads; opened once, so that a file replaced meanwhile is not read
             half old, half new.
-        read: (start, end) -> bytes of the same file; with an executor, called from its threads.
-        executor: fetches ahead, where a read waits for a network; None for local files.
+        read: (start, end) -> bytes of the same file.
+        expect: told what will be read next, and whether all of it is wanted at once; None where
+            reading costs no waiting.
     """
 
     def __init__(
-        self,
-        source: Any,
-        columns: Columns,
-        read: Callable[[int, int], Any],
-        executor: Optional[Executor] = None,
+        self, source: Any, columns: Columns, read: Read, expect: Optional[Expect] = None
     ) -> None:
-        self._source, self._read, self._executor = source, read, executor
+        self._source, self._read = source, read
+        self._expect = expect
         self._columns, self._names = columns, columns.names
         self._file = pq.ParquetFile(source)
         self._footer = self._file.metadata
@@ -52,7 +51,9 @@ class RowGroups:
             pa.ArrowException, OSError: what pyarrow raises for a damaged file.
         """
         footer, leaves = self._footer, self._leaves
-        for row_groups, streamed in fetches(footer, leaves, first, stop):
+        portions = list(fetches(footer, leaves, first, stop))
+        for number, (row_groups, streamed) in enumerate(portions):
+            self._announce(portions[number + (number > 0) : number + 2])
             num_rows = read_rows(
                 self._columns.signature, stored_row_bytes(footer, leaves, row_groups)
             )
@@ -62,16 +63,20 @@ class RowGroups:
             else:
                 yield from self._by_pyarrow(file, row_groups, self._names, num_rows)
 
+    def _announce(self, portions: Sequence[Tuple[List[int], bool]]) -> None:
+        """Have portions fetched: the first two, then always the next."""
+        if self._expect is None:
+            return
+        for row_groups, streamed in portions:
+            groups = [self._footer.row_group(one) for one in row_groups]
+            chunks = (group.column(leaf) for group in groups for leaf in self._leaves)
+            self._expect([byte_range(chunk) for chunk in chunks], not streamed)
+
     def _opened(self, streamed: bool) -> pq.ParquetFile:
-        """The file as it is best read: from a store in few requests, large ones in pieces."""
-        if self._executor is None and not streamed:
+        """The file as it is best read: a column at once, of large row groups in pieces."""
+        if not streamed:
             return self._file
-        return pq.ParquetFile(
-            self._source,
-            metadata=self._footer,
-            buffer_size=STREAM_BYTES if streamed else 0,
-            pre_buffer=not streamed,
-        )
+        return pq.ParquetFile(self._source, metadata=self._footer, buffer_size=STREAM_BYTES)
 
     def _dense_in(self, row_groups: Sequence[int]) -> List[DenseColumn]:
         """The columns that are worth it to be read by their pages."""
@@ -129,14 +134,9 @@ class RowGroups:
         self, column: DenseColumn, row_groups: Sequence[int]
     ) -> Iterator[np.ndarray[Any, Any]]:
         for number in row_groups:
-            start, stop = column.byte_range(self._footer, number)
-            window: Union[Direct, Ahead] = Direct(self._read, start, stop)
-            if self._executor is not None:
-                window = Ahead(self._read, start, stop, STREAM_BYTES, self._executor, WINDOWS_AHEAD)
-            try:
-                yield from column.values(self._footer, number, window)
-            finally:
-                window.close()
+            chunk = self._footer.row_group(number).column(column.leaf)
+            window = Window(self._read, *byte_range(chunk))
+            yield from column.values(chunk, window)
 
 
 class _Rows:

@@ -336,11 +336,13 @@ def test_small_row_groups_are_fetched_together_and_large_ones_in_pieces(root, mo
     planned = segment(f"{root}/a.parquet")
     sizes, batches = ranges(reader(planned))
     assert_rows(batches, range(90_000))
-    assert len(sizes) <= 7  # the footer, and x and id of each row group; the names are left out
-    assert max(sizes) > 1 << 18
+    assert len(sizes) == 2  # the footer, and all row groups with the names between the columns
+    assert max(sizes) > 3 << 20
 
     monkeypatch.setattr("batchinfer.read_size.WHOLE_BYTES", 1 << 16)
     monkeypatch.setattr("batchinfer.record_batches.STREAM_BYTES", 1 << 15)
+    monkeypatch.setattr("batchinfer.storage.prefetched.WINDOW_BYTES", 1 << 15)
+    monkeypatch.setattr("batchinfer.storage.prefetched.SMALLEST_GAP_BYTES", 0)
     sizes, batches = ranges(reader(planned))
     assert_rows(batches, range(90_000))
     assert len(sizes) > 60

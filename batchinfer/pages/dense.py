@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Iterator, List, Optional, Sequence, Tuple, Union
+from typing import Any, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
@@ -11,7 +11,7 @@ from batchinfer.arrow import pa, pq
 from batchinfer.pages import header as pages
 from batchinfer.pages.header import PageHeader, read_header
 from batchinfer.pages.runs import IrregularError, indices, levels_repeat
-from batchinfer.pages.window import Ahead, Direct
+from batchinfer.pages.window import Window
 
 PHYSICAL = {"<i4": "INT32", "<i8": "INT64", "<f4": "FLOAT", "<f8": "DOUBLE"}
 CODECS = {"UNCOMPRESSED": None, "SNAPPY": "snappy", "GZIP": "gzip", "ZSTD": "zstd"}
@@ -56,26 +56,18 @@ class DenseColumn:
             found[:: int(np.prod(self.dims[level:]))] = level
         return found
 
-    def byte_range(self, footer: pq.FileMetaData, row_group: int) -> Tuple[int, int]:
-        """Where its bytes lie in the file, half open."""
-        chunk = footer.row_group(row_group).column(self.leaf)
-        start = chunk.data_page_offset
-        if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
-            start = chunk.dictionary_page_offset
-        return start, start + chunk.total_compressed_size
-
     def values(
-        self, footer: pq.FileMetaData, row_group: int, window: Union[Direct, Ahead]
+        self, chunk: pq.ColumnChunkMetaData, window: Window
     ) -> Iterator[np.ndarray[Any, Any]]:
         """The values of a row group, as many at a time as a page holds.
 
         Args:
-            window: over `byte_range`.
+            chunk: this column in that row group.
+            window: over its `byte_range`.
 
         Raises:
             NotDenseError: not every row has `dims` values; some may have been given before.
         """
-        chunk = footer.row_group(row_group).column(self.leaf)
         codec = CODECS.get(chunk.compression, chunk.compression.lower())
         try:
             yield from _Decoder(self, codec, chunk.num_values).pages(window)
@@ -83,6 +75,14 @@ class DenseColumn:
             raise NotDenseError(f"{self.name}: {error}") from error
         except IrregularError as error:
             raise NotDenseError(f"{self.name}: irregular runs") from error
+
+
+def byte_range(chunk: pq.ColumnChunkMetaData) -> Tuple[int, int]:
+    """Where a column chunk lies in its file, half open."""
+    start = chunk.data_page_offset
+    if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < start:
+        start = chunk.dictionary_page_offset
+    return start, start + chunk.total_compressed_size
 
 
 def dense_columns(
@@ -147,7 +147,7 @@ class _Decoder:
         self._phase = 0
         self._dictionary: Optional[np.ndarray[Any, Any]] = None
 
-    def pages(self, window: Union[Direct, Ahead]) -> Iterator[np.ndarray[Any, Any]]:
+    def pages(self, window: Window) -> Iterator[np.ndarray[Any, Any]]:
         while self._left > 0:
             header = _take_header(window)
             body = window.take(header.stored_size)
@@ -227,7 +227,7 @@ class _Decoder:
         return np.frombuffer(pa.decompress(body, size, self._codec), np.uint8)
 
 
-def _take_header(window: Union[Direct, Ahead]) -> PageHeader:
+def _take_header(window: Window) -> PageHeader:
     size = HEADER_BYTES
     while True:
         try:

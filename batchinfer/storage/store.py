@@ -111,8 +111,8 @@ class RangeReader(io.RawIOBase):
 
     def __init__(self, store: Store, info: ObjectInfo) -> None:
         super().__init__()
-        self._store = store
-        self._info = info
+        self.store = store
+        self.info = info
         self._position = 0
 
     def readable(self) -> bool:
@@ -125,16 +125,16 @@ class RangeReader(io.RawIOBase):
         return self._position
 
     def size(self) -> int:
-        return self._info.size
+        return self.info.size
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._info.size}[whence]
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.info.size}[whence]
         self._position = max(0, base + offset)
         return self._position
 
     def read(self, size: int = -1) -> bytes:
-        end = self._info.size if size is None or size < 0 else self._position + size
-        data = self.read_range(self._position, min(end, self._info.size))
+        end = self.info.size if size is None or size < 0 else self._position + size
+        data = self.read_range(self._position, min(end, self.info.size))
         self._position += len(data)
         return data
 
@@ -146,10 +146,10 @@ class RangeReader(io.RawIOBase):
         """
         if end <= start:
             return b""
-        data = self._store.read(self._info.path, start, end, self._info.version)
+        data = self.store.read(self.info.path, start, end, self.info.version)
         if len(data) != end - start:
             raise StorageError(
-                f"{self._store.url(self._info.path)}: expected {end - start} bytes at {start}, "
+                f"{self.store.url(self.info.path)}: expected {end - start} bytes at {start}, "
                 f"got {len(data)}"
             )
         return data

@@ -10,7 +10,8 @@ import pytest
 
 from batchinfer.arrow import pa, pq
 from batchinfer.pages import NotDenseError, dense_columns
-from batchinfer.pages.window import Direct
+from batchinfer.pages.dense import byte_range
+from batchinfer.pages.window import Window
 
 ROWS = 3000
 
@@ -41,8 +42,9 @@ def read(data, dims, row_group=0):
     """The values by pages; raises what they raise."""
     footer = pq.read_metadata(pa.BufferReader(data))
     (column,) = dense_columns(footer, footer.schema.to_arrow_schema(), [("x", dims)])
-    window = Direct(lambda start, end: data[start:end], *column.byte_range(footer, row_group))
-    pieces = list(column.values(footer, row_group, window))
+    chunk = footer.row_group(row_group).column(0)
+    window = Window(lambda start, end: data[start:end], *byte_range(chunk))
+    pieces = list(column.values(chunk, window))
     return np.concatenate(pieces).reshape((-1,) + dims)
 
 
