@@ -39,8 +39,9 @@ class Optimised:
     steps: Tuple[Applied, ...]
 
     @property
-    def changed(self) -> bool:
-        return any(step.count for step in self.steps)
+    def worth_it(self) -> bool:
+        """Whether more was changed than what costs a session nothing."""
+        return any(step.count for step in self.steps if step.rewrite != IDENTITIES.name)
 
     def sentence(self) -> str:
         """What was done, for a person."""
@@ -48,6 +49,7 @@ class Optimised:
             FOLD_BATCH_NORM.name: "{} batch norms or factors folded into weights",
             BIAS_ADD.name: "{} sums fused",
             PRECOMPUTE: "{} values computed once instead of in every run",
+            WAITING.name: "{} control edges deleted",
             IDENTITIES.name: "{} identities removed",
         }
         done = {step.rewrite: step.count for step in self.steps}

@@ -91,7 +91,7 @@ def improve(plain: Plain, compare: Callable[[Mapping[str, Any]], Reports]) -> Ou
     """
     try:
         made = optimise(plain.exact, plain.request.precision, plain.request.target)
-        if not made.changed:
+        if not made.worth_it:
             return Outcome(None, plain.reports, "nothing to optimise")
         if len(flat_outputs(plain.outputs)) == len(plain.outputs):
             why = "every row gives the same here, which would not show a fault"

@@ -430,3 +430,10 @@ def test_folded_weights_out_of_the_range_of_float16_leave_the_plain_float16_grap
     )  # fmt: skip
     assert result["optimised"].startswith("not optimised: computed ahead")
     assert result["parity"]["passed"]
+
+
+def test_a_graph_that_would_only_lose_identities_is_not_written_again(tmp_path):
+    saved(str(tmp_path / "saved"), lambda x: tf.layers.dense(tf.reduce_mean(x, [1, 2]), 3))
+    result = convert(ConvertOptions(str(tmp_path / "saved"), str(tmp_path / "bundle")))
+    assert result["optimised"] == "nothing to optimise"
+    assert "identities" not in result["rewrites"]
