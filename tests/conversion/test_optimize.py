@@ -163,6 +163,11 @@ def statistics_read(x):
     return y[0] + y[1]
 
 
+def bias_of_another_axis(x):
+    y = tf.nn.conv2d(x, weight(3, 3, 4, 6), 1, "SAME")
+    return tf.nn.bias_add(y, weight(6), data_format="NCHW") * weight(6)
+
+
 def in_a_loop(x):
     kernel = weight(3, 3, 4, 4)
     step = lambda y: fused_norm(tf.nn.conv2d(y, kernel, 1, "SAME"))[0]  # noqa: E731
@@ -177,6 +182,8 @@ def in_a_branch(x):
     "compute",
     [
         lambda x: fused_norm(conv(x), is_training=True, mean=[], variance=[])[0],
+        lambda x: fused_norm(conv(x), is_training=True)[0],
+        bias_of_another_axis,
         statistics_read,
         lambda x: fused_norm(tf.nn.relu(conv(x)))[0],
         lambda x: conv(x) * weight(6, 1),
@@ -188,7 +195,8 @@ def in_a_branch(x):
         in_a_loop,
         in_a_branch,
     ],
-    ids=["training", "statistics read", "relu between", "factor of a place", "factor that enlarges",
+    ids=["training", "training with means", "bias of another axis", "statistics read",
+         "relu between", "factor of a place", "factor that enlarges",
          "computed factor", "computed weights", "shared weights", "read twice", "loop", "branch"],
 )  # fmt: skip
 def test_what_is_no_fixed_factor_of_weights_of_its_own_stays(compute):
