@@ -91,7 +91,7 @@ def compare(model: str, folder: str, variants: list[str], rounds: int) -> None:
     from benchmarks.bundles import make_bundles
     from benchmarks.workloads import WORKLOADS
 
-    bundles = make_bundles(folder, WORKLOADS[model])
+    bundles = make_bundles(folder, WORKLOADS[model], ("plain", "optimized"))
     x = rows(model, BATCH_ROWS[model])
     runs, firsts, outputs = {}, {}, {}
     for variant in variants:
