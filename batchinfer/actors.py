@@ -92,7 +92,7 @@ class ScoringActor:
         store, path = job.open_store(job.output)
         store.exclusive = job.exclusive
         self._folder = RunFolder(store, path)
-        self._device_type = device_type(on_gpu, self._lane.workers, job.gpus)
+        self._device_type = device_type(on_gpu, self._lane.workers, job.gpus, job.xla)
         return {"device": device}
 
     def restore_scorer(self, bundle: Bundle, on_gpu: bool) -> Any:
@@ -104,7 +104,8 @@ class ScoringActor:
             intra_op_threads=0 if on_gpu else 1,
             gpu_memory_fraction=job.gpus * 0.9 if on_gpu and job.gpus < 1 else 0.0,
             outputs=job.outputs.fetched,
-            padding="halves" if on_gpu else "none",
+            padding="batch" if job.xla else "halves" if on_gpu else "none",
+            xla=job.xla,
         )
 
     @ray.method(concurrency_group="score")
@@ -279,16 +280,17 @@ def describe_device(wants_gpu: bool) -> str:
     return f"cpu (logical GPU {visible})"
 
 
-def device_type(on_gpu: bool, callers: int, gpus: float) -> str:
+def device_type(on_gpu: bool, callers: int, gpus: float, xla: bool) -> str:
     """What a batch size holds for: the same kind of device, used in the same way."""
+    how = " xla" if xla else ""
     if not on_gpu:
-        return f"cpu {callers}"
+        return f"cpu {callers}{how}"
     for path in sorted(glob.glob("/proc/driver/nvidia/gpus/*/information")):
         with open(path) as file:
             for line in file:
                 if line.startswith("Model:"):
-                    return f"{line.partition(':')[2].strip()} {gpus:g}"
-    return f"gpu {gpus:g}"
+                    return f"{line.partition(':')[2].strip()} {gpus:g}{how}"
+    return f"gpu {gpus:g}{how}"
 
 
 def _failure(error: BaseException, stage: str = "") -> dict[str, Any]:

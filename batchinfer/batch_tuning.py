@@ -11,7 +11,7 @@ import itertools
 import logging
 import re
 import time
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
 
 from batchinfer.batch import Batch, rebatch
 from batchinfer.pipeline import Lane
@@ -23,7 +23,8 @@ MOST_ROWS = 1 << 16
 MOST_BYTES = 128 << 20  # of one batch's inputs; about nine are in memory at once
 GAIN = 1.05  # what a doubling must bring
 SIZE_S = 0.06  # that each size is run for, and at least twice by each thread
-BUDGET_S = 3.0  # for all sizes
+BUDGET_S = 3.0  # for all sizes, without the first run of each
+LONGEST_S = 30.0  # with it: XLA compiles then, for 1 to 2 s a size
 
 
 def settle(
@@ -72,17 +73,20 @@ def measure(
         most_rows: that a batch of this run can have at all.
     """
     rates: Dict[int, float] = {}
-    before, started, stale = scorer.batch_rows, clock(), 0
+    before, started, spent_s, stale = scorer.batch_rows, clock(), 0.0, 0
     try:
         for size in _sizes(sample, most_rows):
             scorer.batch_rows = size
             feeds = next(rebatch(itertools.repeat(sample), size)).feeds
-            rate = _rate(functools.partial(scorer.score, feeds), size, lane, clock)
+            run = functools.partial(scorer.score, feeds)
+            run()  # a library may choose its algorithms now, or XLA compile
+            rows, seconds = _timed(run, size, lane, clock)
+            rate, spent_s = rows / seconds, spent_s + seconds
             if scorer.halved:
                 break
             stale = 0 if rate > GAIN * max(rates.values(), default=0.0) else stale + 1
             rates[size] = rate
-            if stale == 2 or clock() - started > BUDGET_S:
+            if stale == 2 or spent_s > BUDGET_S or clock() - started > LONGEST_S:
                 break
     finally:
         scorer.batch_rows, scorer.halved = before, 0
@@ -104,9 +108,10 @@ def _size(rows: Any) -> int:
     return sum(map(len, values.reshape(-1))) if values.dtype == object else int(values.nbytes)
 
 
-def _rate(run: Callable[[], Any], size: int, lane: Lane, clock: Callable[[], float]) -> float:
-    """Rows/s with every thread of the lane at work, after one run that may choose algorithms."""
-    run()
+def _timed(
+    run: Callable[[], Any], size: int, lane: Lane, clock: Callable[[], float]
+) -> Tuple[int, float]:
+    """Rows, and the seconds they took with every thread of the lane at work."""
     until = clock() + SIZE_S
 
     def repeat(_: int) -> int:
@@ -118,4 +123,4 @@ def _rate(run: Callable[[], Any], size: int, lane: Lane, clock: Callable[[], flo
 
     began = clock()
     runs = sum(lane.map(repeat, range(lane.workers)))
-    return runs * size / max(clock() - began, 1e-9)
+    return runs * size, max(clock() - began, 1e-9)

@@ -222,6 +222,7 @@ def _job(
         storage_options=dict(options.storage_options),
         retry_budget_s=faults.retry_budget_s,
         exclusive=prepared.exclusive,
+        xla=options.xla,
         profile=options.profile,
     )
 

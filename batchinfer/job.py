@@ -24,6 +24,7 @@ class ScoringJob:
         gpus, cpus: what the actor has reserved.
         storage_options: of the fsspec file system.
         retry_budget_s: seconds that one storage operation is tried.
+        xla: whether the model is compiled with XLA.
         profile: whether the steps of each shard are wanted.
         exclusive: what the probe of the output store found; see Store.creates_exclusively.
     """
@@ -43,6 +44,7 @@ class ScoringJob:
     storage_options: Mapping[str, Any]
     retry_budget_s: float
     exclusive: bool
+    xla: bool = False
     profile: bool = False
 
     def open_store(self, url: str) -> tuple[Store, str]:

@@ -104,6 +104,8 @@ class ScoreOptions:
         shard_bytes: bytes of input columns per output object; None is chosen from the input.
         storage_options: of the fsspec file system. Secrets belong into the environment.
         allow_unproven: score a bundle that has no passed parity report.
+        xla: compile the model with XLA. Floats differ in their last bits, and it is part of the
+            result, so that one output is not of two kinds.
         profile: write where the time of each shard went, step by step.
         outputs: what is written of the predictions.
         hooks: functions before and behind the model.
@@ -118,6 +120,7 @@ class ScoreOptions:
     shard_bytes: Optional[int] = None
     storage_options: Mapping[str, Any] = field(default_factory=dict)
     allow_unproven: bool = False
+    xla: bool = False
     profile: bool = False
     outputs: OutputOptions = field(default_factory=OutputOptions)
     hooks: HookOptions = field(default_factory=HookOptions)
@@ -144,6 +147,7 @@ class ScoreOptions:
             "shard_bytes": self.shard_bytes,
             **self.outputs.result_options(),
             **self.hooks.result_options(),
+            **({"xla": True} if self.xla else {}),
         }
 
 

@@ -6,6 +6,7 @@ another class with `restore`, `score`, `batch_rows` and `close`.
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import Any, Mapping, Optional, Sequence
 
@@ -17,6 +18,7 @@ from batchinfer.errors import BundleError, InputError
 from batchinfer.ragged import Ragged
 from batchinfer.signature import Signature
 
+XLA_ON_CPU = "--tf_xla_cpu_global_jit"
 DEFAULT_BATCH_ROWS = 256  # fits images of 224x224x3 in 16 GB; actors measure a better one
 
 
@@ -60,6 +62,7 @@ class Scorer:
         gpu_memory_fraction: float = 0.0,
         outputs: Optional[Sequence[str]] = None,
         padding: str = "batch",
+        xla: bool = False,
     ) -> Scorer:
         """Load the bundle's graph, variables, assets and tables into a session of its own.
 
@@ -71,12 +74,15 @@ class Scorer:
                 actors share one; 0 grows as needed.
             outputs: those that are wanted; the others are neither computed nor fetched.
             padding: see the attribute.
+            xla: compile clusters of ops with XLA, anew for each number of rows.
 
         Raises:
             InputError: `batch_rows` is not positive, or not the fixed size of the graph.
             BundleError: TensorFlow cannot load the SavedModel, or a tensor of the signature is not
                 in it or of another dtype there.
         """
+        if xla:
+            _allow_xla_on_cpu()
         from batchinfer.tf1 import register_ops, tf
 
         register_ops(bundle.manifest.get("contrib_ops", ()))
@@ -88,6 +94,8 @@ class Scorer:
             allow_soft_placement=True,
             intra_op_parallelism_threads=intra_op_threads,
         )
+        if xla:
+            config.graph_options.optimizer_options.global_jit_level = tf.OptimizerOptions.ON_2
         config.gpu_options.allow_growth = True
         if gpu_memory_fraction:
             config.gpu_options.per_process_gpu_memory_fraction = gpu_memory_fraction
@@ -162,6 +170,13 @@ class Scorer:
 
     def close(self) -> None:
         self._session.close()
+
+
+def _allow_xla_on_cpu() -> None:
+    """TensorFlow clusters ops for XLA on a CPU only with this flag, read at its first session."""
+    flags = os.environ.get("TF_XLA_FLAGS", "")
+    if XLA_ON_CPU not in flags:
+        os.environ["TF_XLA_FLAGS"] = f"{flags} {XLA_ON_CPU}".strip()
 
 
 def _arrays(rows: Rows) -> list[np.ndarray[Any, Any]]:

@@ -122,6 +122,13 @@ def read() -> argparse.Namespace:
         help="score a bundle that has no passed parity report",
     )
     add(
+        "--xla",
+        action="store_true",
+        default=False,
+        help="compile the model with XLA: try it on models of many small ops (prove it first with "
+        "verify.py --xla)",
+    )
+    add(
         "--profile",
         action="store_true",
         default=False,
@@ -240,6 +247,7 @@ def score(flags: argparse.Namespace, backend: Any = None) -> Dict[str, Any]:
         shard_bytes=_bytes(flags.shard_mib),
         storage_options=flags.storage_options,
         allow_unproven=flags.allow_unproven,
+        xla=flags.xla,
         profile=flags.profile,
         outputs=_outputs(flags),
         hooks=_hooks(flags),

@@ -27,6 +27,9 @@ def read(argv: Any = None) -> argparse.Namespace:
         metavar="N",
         help="rows per run of the model (default: all golden rows at once, or the fixed size)",
     )
+    parser.add_argument(
+        "--xla", action="store_true", default=False, help="as score.py --xla computes it"
+    )
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     return parser.read(argv)
 
@@ -34,7 +37,7 @@ def read(argv: Any = None) -> argparse.Namespace:
 def call(flags: argparse.Namespace) -> Dict[str, Any]:
     from conversion.proof.verify import verify
 
-    report = verify(flags.bundle, tolerance_of(flags), flags.batch_rows)
+    report = verify(flags.bundle, tolerance_of(flags), flags.batch_rows, flags.xla)
     status = EXIT_OK if report.passed else EXIT_GAVE_UP
     if flags.json:
         return {**report.to_json(), "exit_status": status}

@@ -86,6 +86,7 @@ RESULTS = {
     "shard_bytes": 5,
     "outputs": OutputOptions(columns=("y",)),
     "hooks": HookOptions(preprocess="m:f"),
+    "xla": True,
 }
 
 

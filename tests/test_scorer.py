@@ -98,6 +98,18 @@ def test_only_the_outputs_that_are_wanted_are_fetched(bundle):
     assert session.names[0] == ["y:0"]
 
 
+def test_xla_is_switched_on_for_a_cpu_too_and_gives_the_same(bundle, monkeypatch):
+    monkeypatch.setenv("TF_XLA_FLAGS", "--tf_xla_clustering_debug=false")
+    scorer = Scorer.restore(Bundle.open(bundle), batch_rows=8, xla=True)
+    ids = np.arange(8)
+    assert scorer.score({"x": tiny.features(ids)})["y"].tolist() == tiny.expected(ids).tolist()
+    options = scorer._session._config.graph_options.optimizer_options
+    assert options.global_jit_level == tf.OptimizerOptions.ON_2
+    flags = os.environ["TF_XLA_FLAGS"].split()
+    assert flags == ["--tf_xla_clustering_debug=false", "--tf_xla_cpu_global_jit"]
+    scorer.close()
+
+
 def test_two_models_in_one_process_do_not_mix(scorer, other_bundle):
     doubled = Scorer.restore(Bundle.open(other_bundle), batch_rows=4)
     x = tiny.features(np.arange(3))

@@ -52,6 +52,13 @@ def test_a_bundle_that_this_machine_reproduces_ends_with_status_0(proven, capsys
     assert [line.split()[:2] for line in table[1:]] == [["best", "ok"], ["y", "ok"]]
 
 
+def test_what_xla_computes_is_verified_as_such(proven, capsys, monkeypatch):
+    monkeypatch.setenv("TF_XLA_FLAGS", "")
+    status, result = verified(capsys, proven["right"], "--xla", "--json")
+    assert (status, result["passed"], result["runtime"]["xla"]) == (0, True, True)
+    assert "with XLA" in verified(capsys, proven["right"], "--xla")[1]["text"]
+
+
 def test_a_bundle_that_gives_other_predictions_ends_with_status_1(proven, capsys):
     status, result = verified(capsys, proven["wrong"], "--json")
     assert status == 1 and result["passed"] is False

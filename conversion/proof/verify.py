@@ -17,7 +17,10 @@ from conversion.proof.tolerance import TOLERANCES, Tolerance
 
 
 def verify(
-    path: str, asked: Optional[Tolerance] = None, batch_rows: Optional[int] = None
+    path: str,
+    asked: Optional[Tolerance] = None,
+    batch_rows: Optional[int] = None,
+    xla: bool = False,
 ) -> ParityReport:
     """Score the golden inputs with the production scorer and compare.
 
@@ -25,6 +28,7 @@ def verify(
         path: the bundle; nothing is written to it.
         asked: None takes the tolerance of the bundle's own report.
         batch_rows: rows per run; None is the fixed size, else all golden rows.
+        xla: compile the model with XLA.
 
     Raises:
         InputError: not a bundle, no golden data in it, or rows that the graph does not take.
@@ -35,7 +39,7 @@ def verify(
     rows = len(next(iter(inputs.values())))
     if batch_rows is None and bundle.signature.fixed_batch_rows is None:
         batch_rows = min(rows, DEFAULT_BATCH_ROWS)
-    scorer = Scorer.restore(bundle, batch_rows)
+    scorer = Scorer.restore(bundle, batch_rows, xla=xla)
     try:
         found = scorer.score(inputs)
         batch_rows = scorer.batch_rows
@@ -44,7 +48,7 @@ def verify(
     finally:
         scorer.close()
     tolerance, why = (asked, "--atol and --rtol") if asked else tolerance_of(bundle)
-    here = runtime()
+    here = {**runtime(), "xla": xla}
     about = {
         "tolerance_why": why,
         "bundle": {"path": path, "digest": bundle.digest, "made_by": bundle.manifest.get("tool")},
@@ -88,4 +92,5 @@ def _devices() -> List[str]:
 
 def described(found: Dict[str, Any]) -> str:
     devices = ", ".join(found["devices"])
-    return f"TensorFlow {found['tensorflow']}, Python {found['python']}, {devices}"
+    compiled = " with XLA" if found.get("xla") else ""
+    return f"TensorFlow {found['tensorflow']}{compiled}, Python {found['python']}, {devices}"
