@@ -10,6 +10,7 @@ import glob
 import itertools
 import logging
 import os
+import sys
 import threading
 import time
 from dataclasses import asdict
@@ -44,6 +45,7 @@ from batchinfer.storage import Store
 LOG = logging.getLogger("batchinfer")
 SHARDS_AT_ONCE = 2  # one computes, the next reads ahead or the last one is written
 NODE_DIED = ("node has died", "node was terminated", "preempted")  # in Ray's messages, 2.7 to 2.60
+SWITCH_S = 0.0002  # a device's thread that comes back waits no 5 ms for the reader's lock
 GPU_CALLERS = 2  # session runs in flight, so that copies overlap with compute
 
 
@@ -82,6 +84,7 @@ class ScoringActor:
             )
         device = describe_device(gpu)
         on_gpu = device.startswith("gpu")
+        sys.setswitchinterval(SWITCH_S)
         self._lane = Lane(GPU_CALLERS if on_gpu else job.cpus)
         self._scorer = self.restore_scorer(bundle, on_gpu)
         signature = Signature.from_json(job.signature)

@@ -11,7 +11,7 @@ import itertools
 import logging
 import re
 import time
-from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, Mapping, Optional, Tuple
 
 from batchinfer.batch import Batch, rebatch
 from batchinfer.pipeline import Lane
@@ -23,6 +23,7 @@ MOST_ROWS = 1 << 16
 MOST_BYTES = 128 << 20  # of one batch's inputs; about nine are in memory at once
 GAIN = 1.05  # what a doubling must bring
 SIZE_S = 0.06  # that each size is run for, and at least twice by each thread
+QUICK_S = 0.0003  # a run: the next size is four times this one, not twice
 BUDGET_S = 3.0  # for all sizes, without the first run of each
 LONGEST_S = 30.0  # with it: XLA compiles then, for 1 to 2 s a size
 
@@ -74,32 +75,32 @@ def measure(
     """
     rates: Dict[int, float] = {}
     before, started, spent_s, stale = scorer.batch_rows, clock(), 0.0, 0
+    limit = _most_rows(sample, most_rows)
+    size = min(SMALLEST_ROWS, limit)
     try:
-        for size in _sizes(sample, most_rows):
+        while size <= limit and stale < 2:
             scorer.batch_rows = size
-            feeds = next(rebatch(itertools.repeat(sample), size)).feeds
-            run = functools.partial(scorer.score, feeds)
+            run = functools.partial(
+                scorer.score, next(rebatch(itertools.repeat(sample), size)).feeds
+            )
             run()  # a library may choose its algorithms now, or XLA compile
-            rows, seconds = _timed(run, size, lane, clock)
-            rate, spent_s = rows / seconds, spent_s + seconds
+            runs, seconds = _timed(run, lane, clock)
             if scorer.halved:
                 break
+            rate, spent_s = runs * size / seconds, spent_s + seconds
             stale = 0 if rate > GAIN * max(rates.values(), default=0.0) else stale + 1
             rates[size] = rate
-            if stale == 2 or spent_s > BUDGET_S or clock() - started > LONGEST_S:
+            if spent_s > BUDGET_S or clock() - started > LONGEST_S:
                 break
+            size *= 4 if seconds < QUICK_S * runs else 2
     finally:
         scorer.batch_rows, scorer.halved = before, 0
     return rates
 
 
-def _sizes(sample: Batch, most_rows: int) -> Iterator[int]:
+def _most_rows(sample: Batch, most_rows: int) -> int:
     row_bytes = sum(_size(rows) for rows in sample.feeds.values()) // sample.num_rows
-    limit = min(MOST_ROWS, most_rows, MOST_BYTES // max(1, row_bytes))
-    size = min(SMALLEST_ROWS, max(1, limit))
-    while size <= max(1, limit):
-        yield size
-        size *= 2
+    return max(1, min(MOST_ROWS, most_rows, MOST_BYTES // max(1, row_bytes)))
 
 
 def _size(rows: Any) -> int:
@@ -108,10 +109,8 @@ def _size(rows: Any) -> int:
     return sum(map(len, values.reshape(-1))) if values.dtype == object else int(values.nbytes)
 
 
-def _timed(
-    run: Callable[[], Any], size: int, lane: Lane, clock: Callable[[], float]
-) -> Tuple[int, float]:
-    """Rows, and the seconds they took with every thread of the lane at work."""
+def _timed(run: Callable[[], Any], lane: Lane, clock: Callable[[], float]) -> Tuple[int, float]:
+    """Runs, and the seconds they took with every thread of the lane at work."""
     until = clock() + SIZE_S
 
     def repeat(_: int) -> int:
@@ -123,4 +122,4 @@ def _timed(
 
     began = clock()
     runs = sum(lane.map(repeat, range(lane.workers)))
-    return runs * size, max(clock() - began, 1e-9)
+    return runs, max(clock() - began, 1e-9)

@@ -1,67 +1,27 @@
-"""Bounded stages on threads; an error comes out where the results are asked for."""
+"""Items read on one thread, worked on by the threads of a device, consumed in order on a third.
+
+Three threads hand batches on thousands of times a minute: through `SimpleQueue`, which is C, and
+with tokens in place of conditions.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import threading
+import time
 from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any, Callable, Deque, Iterable, Iterator, TypeVar
+from functools import partial
+from queue import SimpleQueue
+from typing import Any, Callable, Deque, Dict, Iterable, Iterator, Optional, Tuple, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
 
-POLL_S = 0.2  # how soon a reader notices that nobody wants its items any more
+READ_AHEAD = 2  # items that wait for a thread; as many are held while another shard has the turn
+CONSUME_BEHIND = 6  # results that wait for the consumer
 
 
-@contextlib.contextmanager
-def read_ahead(items: Iterable[T], ahead: int, name: str = "read-ahead") -> Iterator[Iterator[T]]:
-    """Iterate `items` on a thread of its own, at most `ahead` items before the consumer.
-
-    What `items` raises is raised in the consumer, after the items before it. When the block
-    ends, however it ends, the thread is told to stop and is waited for, and `items` is closed
-    if it is a generator.
-    """
-    box: queue.Queue[Any] = queue.Queue(maxsize=ahead)
-    stop = threading.Event()
-
-    def put(entry: Any) -> bool:
-        while not stop.is_set():
-            with contextlib.suppress(queue.Full):
-                box.put(entry, timeout=POLL_S)
-                return True
-        return False
-
-    def read() -> None:
-        try:
-            for item in items:
-                if not put((item, None)):
-                    return
-            put((None, StopIteration()))
-        except BaseException as error:  # handed over, never dropped
-            put((None, error))
-        finally:
-            close = getattr(items, "close", None)
-            if close is not None:
-                close()
-
-    def drain() -> Iterator[T]:
-        while True:
-            item, error = box.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item
-
-    thread = threading.Thread(target=read, name=name, daemon=True)
-    thread.start()
-    try:
-        yield drain()
-    finally:
-        stop.set()
-        thread.join()
+class EndOfItems(Exception):
+    """Stands behind the last result; never leaves this module."""
 
 
 class Lane:
@@ -76,33 +36,148 @@ class Lane:
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
-        self._pool = ThreadPoolExecutor(workers, thread_name_prefix="score")
-        self._turn = threading.Lock()
+        self.turn = threading.Lock()
+        self._jobs: SimpleQueue[Any] = SimpleQueue()
+        for number in range(workers):
+            name = f"score_{number}"
+            threading.Thread(target=self._work, name=name, daemon=True).start()
 
     def map(
         self,
         function: Callable[[T], R],
         items: Iterable[T],
         on_turn: Callable[[], None] = lambda: None,
+        on_wait: Callable[[float], None] = lambda seconds: None,
     ) -> Iterator[R]:
-        """`map` in order, with one item more begun than there are threads.
+        """`map` in order; `items` are read on a thread of their own, a few ahead.
 
-        The first error is raised in its place; what had begun after it is finished and dropped.
+        At most `workers` + 2 items and 6 results are in memory, and one that is being read. What
+        `items` or `function` raise is raised in its place. However the consumer leaves, the reading
+        thread is told to stop, closes `items` if it is a generator, and is waited for.
 
         Args:
             on_turn: called when the turn has come.
+            on_wait: told how long a thread waited before it worked on an item.
         """
-        begun: Deque[Future[R]] = deque()
-        with self._turn:
-            on_turn()
-            for item in items:
-                begun.append(self._pool.submit(function, item))
-                del item  # its memory is the function's from here on
-                if len(begun) > self.workers:
-                    yield begun.popleft().result()
-        while begun:
-            yield begun.popleft().result()
+        return _Flow(self, function, items, on_turn, on_wait).results()
+
+    def submit(self, job: Callable[[float], None]) -> None:
+        """Have a thread call `job` with the seconds that it waited before."""
+        self._jobs.put(job)
 
     def close(self) -> None:
-        """Wait for what has begun, and end the threads."""
-        self._pool.shutdown()
+        """End the threads, once they have done what they were given."""
+        for _ in range(self.workers):
+            self._jobs.put(None)
+
+    def _work(self) -> None:
+        while True:
+            began = time.perf_counter()
+            job = self._jobs.get()
+            if job is None:
+                return
+            job(time.perf_counter() - began)
+            del job  # and with it the item
+
+
+class _Flow:
+    """The items of one shard on their way through a lane."""
+
+    def __init__(
+        self,
+        lane: Lane,
+        function: Callable[[Any], Any],
+        items: Iterable[Any],
+        on_turn: Callable[[], None],
+        on_wait: Callable[[float], None],
+    ) -> None:
+        self._lane, self._function, self._items = lane, function, items
+        self._on_turn, self._on_wait = on_turn, on_wait
+        self._results: SimpleQueue[Tuple[int, Any, Optional[BaseException]]] = SimpleQueue()
+        self._room, self._behind = _tokens(lane.workers + READ_AHEAD), _tokens(CONSUME_BEHIND)
+        self._stopped = False
+        self._begun = 0
+
+    def results(self) -> Iterator[Any]:
+        reader = threading.Thread(target=self._read, name="read", daemon=True)
+        reader.start()
+        early: Dict[int, Tuple[Any, Optional[BaseException]]] = {}
+        number = 0
+        try:
+            while True:
+                while number not in early:
+                    found, result, error = self._results.get()
+                    early[found] = (result, error)
+                result, error = early.pop(number)
+                if isinstance(error, EndOfItems):
+                    return
+                if error is not None:
+                    raise error
+                self._behind.put(None)
+                number += 1
+                yield result
+                del result
+        finally:
+            self._stopped = True
+            self._room.put(None)  # a reader that waits for either sees that it is over
+            self._behind.put(None)
+            reader.join()
+
+    def _read(self) -> None:
+        """Hand every item over, then the end; with the turn from the first to the last."""
+        held: Deque[Any] = deque()
+        turn, end = False, EndOfItems()  # type: Tuple[bool, BaseException]
+        try:
+            for item in self._items:
+                held.append(item)
+                del item
+                turn = turn or self._take_turn(len(held) >= READ_AHEAD)
+                if self._stopped or (turn and not self._submit(held)):
+                    return
+            turn = turn or self._take_turn(True)
+            self._submit(held)
+        except BaseException as error:  # handed over, never dropped
+            end = error
+        finally:
+            if turn:
+                self._lane.turn.release()
+            close = getattr(self._items, "close", None)
+            if close is not None:
+                close()
+            self._results.put((self._begun, None, end))
+
+    def _take_turn(self, wait: bool) -> bool:
+        taken = self._lane.turn.acquire(blocking=wait)
+        if taken:
+            self._on_turn()
+        return taken
+
+    def _submit(self, held: Deque[Any]) -> bool:
+        """Hand over what is held; False when nobody wants results any more."""
+        while held:
+            self._room.get()
+            self._behind.get()
+            if self._stopped:
+                return False
+            self._lane.submit(partial(self._work, self._begun, held.popleft()))
+            self._begun += 1
+        return True
+
+    def _work(self, number: int, item: Any, waited_s: float) -> None:
+        result: Tuple[Any, Optional[BaseException]] = (None, None)
+        if not self._stopped:
+            try:
+                self._on_wait(waited_s)
+                result = (self._function(item), None)
+            except BaseException as error:
+                result = (None, error)
+        self._room.put(None)
+        self._results.put((number, *result))
+
+
+def _tokens(count: int) -> SimpleQueue[Any]:
+    """A semaphore in C: `get` takes one, `put(None)` gives it back."""
+    found: SimpleQueue[Any] = SimpleQueue()
+    for _ in range(count):
+        found.put(None)
+    return found

@@ -10,7 +10,7 @@ from batchinfer.batch import Batch, rebatch
 from batchinfer.commit import commit_shard
 from batchinfer.errors import ShardError
 from batchinfer.ledger import ShardRecord
-from batchinfer.pipeline import Lane, read_ahead
+from batchinfer.pipeline import Lane
 from batchinfer.plan import Shard
 from batchinfer.prediction_writer import PredictionWriter, object_metadata
 from batchinfer.run_folder import RunFolder
@@ -19,8 +19,6 @@ from batchinfer.shard_progress import Progress
 from batchinfer.shard_reader import ShardReader
 from batchinfer.storage import Store
 
-READ_AHEAD_BATCHES = 2  # decoded, waiting for the device
-ENCODE_BEHIND_BATCHES = 4  # scored, waiting to be encoded: outputs alone, their inputs are gone
 Scored = Tuple[Tuple[Any, ...], int, Mapping[str, "np.ndarray[Any, Any]"]]
 
 
@@ -55,15 +53,12 @@ def score_shard(
         with progress.timed("score", batch.num_rows):
             return batch.kept, batch.num_rows, scorer.score(batch.feeds)
 
-    source = _timed("read", rebatch(reader, scorer.batch_rows), progress)
-    with read_ahead(source, READ_AHEAD_BATCHES, "read") as batches:
-        waited = _timed("wait", batches, progress)
-        scores = lane.map(score, waited, lambda: progress.at("scoring"))
-        with read_ahead(scores, ENCODE_BEHIND_BATCHES, "feed") as scored:
-            for kept, num_rows, outputs in scored:
-                with progress.timed("encode", num_rows):
-                    predictions.add(kept, outputs)
-                progress.rows += num_rows
+    batches = _timed_reads(rebatch(reader, scorer.batch_rows), progress)
+    scored = lane.map(score, batches, lambda: progress.at("scoring"), progress.waited)
+    for kept, num_rows, outputs in scored:
+        with progress.timed("encode", num_rows):
+            predictions.add(kept, outputs)
+        progress.rows += num_rows
     progress.at("writing")
     with progress.timed("encode"):
         data = predictions.finish()
@@ -77,11 +72,11 @@ def score_shard(
     return ShardRecord(**{**record.__dict__, "seconds": dict(progress.seconds)})
 
 
-def _timed(stage: str, batches: Iterator[Batch], progress: Progress) -> Iterator[Batch]:
-    """The same batches; how long each was waited for goes to a stage."""
+def _timed_reads(batches: Iterator[Batch], progress: Progress) -> Iterator[Batch]:
     while True:
-        with progress.timed(stage):
+        with progress.timed("read"):
             batch = next(batches, None)
         if batch is None:
             return
         yield batch
+        del batch

@@ -31,6 +31,7 @@ class Progress:
     seconds: dict[str, float] = field(default_factory=dict)
     spans: Optional[List[Span]] = None
     slot: int = 0
+    _began: float = field(default_factory=time.perf_counter, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def at(self, stage: str) -> None:
@@ -43,15 +44,21 @@ class Progress:
         try:
             yield
         finally:
-            spent = time.perf_counter() - started
-            with self._lock:
-                self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
-                self.steps += 1
-                if self.spans is not None:
-                    self.spans.append(self._span(stage, spent, num_rows))
+            self._add(stage, time.perf_counter() - started, num_rows)
+
+    def waited(self, seconds: float) -> None:
+        """Add what a thread of the device waited; before this shard it waited for others."""
+        self._add("wait", min(seconds, time.perf_counter() - self._began), 0)
+
+    def _add(self, stage: str, spent: float, num_rows: int) -> None:
+        with self._lock:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + spent
+            self.steps += 1
+            if self.spans is not None:
+                self.spans.append(self._span(stage, spent, num_rows))
 
     def _span(self, stage: str, spent: float, num_rows: int) -> Span:
         now, track = time.time(), f"{stage} {self.slot}"
-        if stage == "score":  # threads of all shards
+        if stage in ("score", "wait"):  # threads of all shards
             track = f"score {threading.current_thread().name.rpartition('_')[2]}"
         return stage, track, now - spent, now, num_rows

@@ -51,6 +51,12 @@ def test_sizes_are_doubled_until_that_brings_nothing():
     assert round(rates[256]) == 9624
 
 
+def test_where_a_run_takes_no_time_sizes_grow_by_four():
+    device = Device(fixed_s=1e-4, row_s=1e-6)
+    measured(device)
+    assert device.sizes == [8, 32, 128, 512, 1024, 2048, 4096]  # 228 us, then 612 us
+
+
 def test_a_device_that_is_slower_with_more_keeps_the_best():
     device = Device(1e-4, 1e-4)
     device.score = lambda feeds: setattr(

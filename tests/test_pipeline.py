@@ -1,71 +1,120 @@
-"""Stages on threads: order, bounds, and errors that come out."""
+"""The lane of a device: order, bounds, turns, and errors that come out."""
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
-from batchinfer.pipeline import Lane, read_ahead
+from batchinfer.pipeline import CONSUME_BEHIND, READ_AHEAD, Lane
 
 
-def test_items_come_through_in_order():
-    with read_ahead(range(100), 3) as items:
-        assert list(Lane(4).map(lambda n: n * n, items)) == [n * n for n in range(100)]
+@pytest.fixture
+def lane():
+    made = Lane(2)
+    yield made
+    made.close()
 
 
-def test_results_keep_their_order_when_later_items_are_faster():
+def until(condition):
+    """Wait for it, ten seconds at most."""
+    end = time.monotonic() + 10
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.002)
+    assert condition()
+
+
+def numbers(read, count=100):
+    for n in range(count):
+        read.append(n)
+        yield n
+
+
+def test_results_come_in_order():
+    assert list(Lane(4).map(lambda n: n * n, range(1000))) == [n * n for n in range(1000)]
+
+
+def test_results_keep_their_order_when_later_items_are_faster(lane):
     def slow_first(n):
         time.sleep(0.05 if n == 0 else 0)
         return n
 
-    assert list(Lane(4).map(slow_first, range(8))) == list(range(8))
+    assert list(lane.map(slow_first, range(8))) == list(range(8))
 
 
-def test_the_reader_never_runs_further_ahead_than_asked():
-    read = []
-
-    def items():
-        for n in range(100):
-            read.append(n)
-            yield n
-
-    with read_ahead(items(), 3) as found:
-        next(found)
-        time.sleep(0.2)
-        assert len(read) <= 1 + 3 + 1  # taken, waiting, and one in the reader's hand
+def test_no_item_is_no_result(lane):
+    assert list(lane.map(str, [])) == []
 
 
-def test_the_map_begins_no_more_than_asked():
-    begun = []
+def test_as_many_items_are_worked_on_at_once_as_there_are_threads(lane):
+    both = threading.Barrier(2)
+    assert list(lane.map(lambda n: both.wait(10) >= 0, range(4))) == [True] * 4
+
+
+def test_no_more_is_read_than_fits_while_the_threads_are_busy(lane):
+    go, read = threading.Event(), []
 
     def work(n):
-        begun.append(n)
+        go.wait(10)
         return n
 
-    results = Lane(2).map(work, range(100))
+    results = lane.map(work, numbers(read))
+    waiting = threading.Thread(target=lambda: list(results))
+    waiting.start()
+    until(lambda: len(read) == 2 + READ_AHEAD + 1)  # and one in the reader's hand
+    time.sleep(0.05)
+    assert len(read) == 2 + READ_AHEAD + 1
+    go.set()
+    waiting.join()
+
+
+def test_no_more_is_worked_on_than_fits_while_the_consumer_is_busy(lane):
+    done = []
+    results = lane.map(done.append, range(100))
     next(results)
-    time.sleep(0.1)
-    assert len(begun) <= 3
+    until(lambda: len(done) == CONSUME_BEHIND + 1)
+    time.sleep(0.05)
+    assert len(done) == CONSUME_BEHIND + 1
     results.close()
 
 
-def test_an_error_of_the_reader_comes_after_the_items_before_it():
+def test_an_item_is_let_go_once_it_was_worked_on(lane):
+    class Item:
+        pass
+
+    alive = []
+
+    def items():
+        for _ in range(50):
+            item = Item()
+            alive.append(weakref.ref(item))
+            yield item
+            del item
+
+    most = 0
+    for _ in lane.map(lambda item: time.sleep(0.001), items()):
+        gc.collect()
+        most = max(most, sum(ref() is not None for ref in alive))
+    assert most <= 2 + READ_AHEAD + 2  # one in the reader's hand, one that a thread is leaving
+
+
+def test_an_error_of_the_reader_comes_after_the_items_before_it(lane):
     def items():
         yield 1
         yield 2
         raise ValueError("page 3 is torn")
 
     found = []
-    with read_ahead(items(), 5) as source:
-        with pytest.raises(ValueError, match="page 3 is torn"):
-            for item in source:
-                found.append(item)
+    with pytest.raises(ValueError, match="page 3 is torn"):
+        for item in lane.map(lambda n: n, items()):
+            found.append(item)
     assert found == [1, 2]
 
 
-def test_an_error_of_the_work_comes_in_its_place():
+def test_an_error_of_the_work_comes_in_its_place(lane):
     def work(n):
         if n == 3:
             raise ValueError("poison")
@@ -73,50 +122,71 @@ def test_an_error_of_the_work_comes_in_its_place():
 
     found = []
     with pytest.raises(ValueError, match="poison"):
-        for result in Lane(2).map(work, range(10)):
+        for result in lane.map(work, range(10)):
             found.append(result)
     assert found == [0, 1, 2]
 
 
 @pytest.mark.parametrize("leave", ["break", "raise"])
-def test_the_reader_ends_when_the_consumer_leaves(leave):
-    name = f"reader of {leave}"  # other tests' threads may end meanwhile
+def test_the_reader_ends_and_closes_its_source_when_the_consumer_leaves(lane, leave):
+    closed = []
+
+    def items():
+        try:
+            while True:
+                yield 0
+        finally:
+            closed.append(threading.current_thread().name)
+
+    results = lane.map(str, items())
     try:
-        with read_ahead(iter(int, 1), 2, name) as items:  # endless zeros
-            assert name in [thread.name for thread in threading.enumerate()]
-            next(items)
+        for _ in results:
             if leave == "raise":
                 raise KeyError("consumer")
+            break
     except KeyError:
         assert leave == "raise"
-    assert name not in [thread.name for thread in threading.enumerate()]
+    results.close()
+    assert closed == ["read"]
+    assert list(lane.map(str, [5])) == ["5"]  # the turn was given away
 
 
-def test_the_next_shard_has_the_turn_once_the_last_batch_is_handed_over():
-    lane, done, order = Lane(1), threading.Event(), []
+def test_the_next_shard_has_the_turn_once_the_last_batch_is_handed_over(lane):
+    go, order = threading.Event(), []
 
-    def last(item):
-        done.wait(10)
+    def work(item):
+        go.wait(10)
         return item
 
-    first = lane.map(last, ["a"], lambda: order.append("first"))
+    first = lane.map(work, ["a"], lambda: order.append("first"))
+    ahead = threading.Thread(target=lambda: order.append(next(first)))
+    ahead.start()
+    until(lambda: order == ["first"])
     second = lane.map(str, ["b"], lambda: order.append("second"))
-    waiting = threading.Thread(target=lambda: order.append(next(first)))
-    waiting.start()
     behind = threading.Thread(target=lambda: order.append(next(second)))
     behind.start()
-    while "second" not in order:  # though "a" is still at work
-        time.sleep(0.01)
-    assert order == ["first", "second"]
-    done.set()
-    waiting.join()
+    until(lambda: order[:2] == ["first", "second"])  # though "a" is still at work
+    go.set()
+    ahead.join()
     behind.join()
     assert sorted(order[2:]) == ["a", "b"]
 
 
-def test_a_shard_that_fails_gives_its_turn_away():
-    lane = Lane(1)
+def test_a_shard_without_the_turn_reads_a_little_ahead_and_works_on_nothing(lane):
+    read, worked, turns = [], [], []
+    lane.turn.acquire()
+    results = lane.map(worked.append, numbers(read), lambda: turns.append("now"))
+    waiting = threading.Thread(target=lambda: list(results))
+    waiting.start()
+    until(lambda: len(read) == READ_AHEAD)
+    time.sleep(0.05)
+    assert (len(read), worked, turns) == (READ_AHEAD, [], [])
+    lane.turn.release()
+    waiting.join()
+    assert (len(worked), turns) == (100, ["now"])
 
+
+def test_a_shard_that_fails_gives_its_turn_away(lane):
     def items():
         yield 1
         raise ValueError("torn")
@@ -125,22 +195,16 @@ def test_a_shard_that_fails_gives_its_turn_away():
         list(lane.map(str, items()))
     with pytest.raises(ZeroDivisionError):
         list(lane.map(lambda n: 1 // n, [0, 0, 0, 0]))
-    left = lane.map(str, range(9))
-    next(left)
-    left.close()
     assert list(lane.map(str, [7])) == ["7"]
 
 
-def test_an_abandoned_source_is_closed_by_the_thread_that_read_it():
-    closed = []
+def test_it_is_told_how_long_the_threads_waited():
+    waited, lane = [], Lane(1)
 
     def items():
-        try:
-            while True:
-                yield 1
-        finally:
-            closed.append(threading.current_thread().name)
+        time.sleep(0.1)
+        yield 1
 
-    with read_ahead(items(), 2, "reading") as found:
-        next(found)
-    assert closed == ["reading"]
+    list(lane.map(str, items(), on_wait=waited.append))
+    assert len(waited) == 1
+    assert waited[0] >= 0.09
