@@ -22,8 +22,10 @@ SMALLEST_ROWS = 8
 MOST_ROWS = 1 << 16
 MOST_BYTES = 128 << 20  # of one batch's inputs; about nine are in memory at once
 GAIN = 1.05  # what a doubling must bring
-SIZE_S = 0.06  # that each size is run for, and at least twice by each thread
-QUICK_S = 0.0003  # a run: the next size is four times this one, not twice
+HOST_S = 0.0005  # what handing on, padding and encoding a batch costs beside its run (measured)
+NEAR = 1.03  # rates that are as good as equal
+SIZE_S = 0.08  # that each size is run for, at least twice by each thread
+QUICK_S = 0.001  # a run: the next size is four times this one, not twice
 BUDGET_S = 3.0  # for all sizes, without the first run of each
 LONGEST_S = 30.0  # with it: XLA compiles then, for 1 to 2 s a size
 
@@ -54,8 +56,8 @@ def settle(
 
 
 def best(rates: Mapping[int, float]) -> int:
-    """The smallest size that is within 5 % of the fastest."""
-    return min(size for size, rate in rates.items() if rate * GAIN >= max(rates.values()))
+    """The smallest size that is within 3 % of the fastest."""
+    return min(size for size, rate in rates.items() if rate * NEAR >= max(rates.values()))
 
 
 def measure(
@@ -66,6 +68,9 @@ def measure(
     clock: Callable[[], float] = time.perf_counter,
 ) -> Dict[int, float]:
     """Rows/s of each size, doubled until that twice brings less than 5 %, or memory ends.
+
+    The host's own work for a batch is counted in: a small model is else given batches so small that
+    handing them on takes as long as running them.
 
     Args:
         scorer: its `batch_rows` and `halved` are left as they were.
@@ -87,7 +92,7 @@ def measure(
             runs, seconds = _timed(run, lane, clock)
             if scorer.halved:
                 break
-            rate, spent_s = runs * size / seconds, spent_s + seconds
+            rate, spent_s = size / (seconds / runs + HOST_S), spent_s + seconds
             stale = 0 if rate > GAIN * max(rates.values(), default=0.0) else stale + 1
             rates[size] = rate
             if spent_s > BUDGET_S or clock() - started > LONGEST_S:
