@@ -162,7 +162,8 @@ class ScoringActor:
                 sample = next(iter(ShardReader(shard, self._columns, self._open_input)), None)
                 if sample is None or not sample.num_rows:
                     return None
-                return batch_tuning.measure(scorer, sample, self._lane, shard.num_rows // 2)
+                most_rows, num_rows = shard.num_rows // 2, self._job.num_rows
+                return batch_tuning.measure(scorer, sample, self._lane, most_rows, num_rows)
 
             try:
                 rows = batch_tuning.settle(self._folder, self._device_type, measured)

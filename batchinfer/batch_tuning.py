@@ -24,7 +24,8 @@ MOST_BYTES = 128 << 20  # of one batch's inputs; about nine are in memory at onc
 GAIN = 1.05  # what a doubling must bring
 HOST_S = 0.0005  # what handing on, padding and encoding a batch costs beside its run (measured)
 NEAR = 1.03  # rates that are as good as equal
-SIZE_S = 0.08  # that each size is run for, at least twice by each thread
+SIZE_S = 0.08  # that each size is run for at most, and at least twice by each thread
+SHARE = 0.005  # of the time that the run will take
 QUICK_S = 0.001  # a run: the next size is four times this one, not twice
 BUDGET_S = 3.0  # for all sizes, without the first run of each
 LONGEST_S = 30.0  # with it: XLA compiles then, for 1 to 2 s a size
@@ -65,6 +66,7 @@ def measure(
     sample: Batch,
     lane: Lane,
     most_rows: int,
+    num_rows: int,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Dict[int, float]:
     """Rows/s of each size, doubled until that twice brings less than 5 %, or memory ends.
@@ -77,6 +79,8 @@ def measure(
         sample: rows of the input; they are repeated.
         lane: runs as many calls at once as scoring will.
         most_rows: that a batch of this run can have at all.
+        num_rows: of the whole run: each size is measured for 1/200 of what it will take, but no
+            longer than 80 ms.
     """
     rates: Dict[int, float] = {}
     before, started, spent_s, stale = scorer.batch_rows, clock(), 0.0, 0
@@ -89,7 +93,8 @@ def measure(
                 scorer.score, next(rebatch(itertools.repeat(sample), size)).feeds
             )
             run()  # a library may choose its algorithms now, or XLA compile
-            runs, seconds = _timed(run, lane, clock)
+            size_s = min(SIZE_S, SHARE * num_rows / max(rates.values())) if rates else 0.0
+            runs, seconds = _timed(run, size_s, lane, clock)
             if scorer.halved:
                 break
             rate, spent_s = size / (seconds / runs + HOST_S), spent_s + seconds
@@ -114,9 +119,11 @@ def _size(rows: Any) -> int:
     return sum(map(len, values.reshape(-1))) if values.dtype == object else int(values.nbytes)
 
 
-def _timed(run: Callable[[], Any], lane: Lane, clock: Callable[[], float]) -> Tuple[int, float]:
+def _timed(
+    run: Callable[[], Any], size_s: float, lane: Lane, clock: Callable[[], float]
+) -> Tuple[int, float]:
     """Runs, and the seconds they took with every thread of the lane at work."""
-    until = clock() + SIZE_S
+    until = clock() + size_s
 
     def repeat(_: int) -> int:
         runs = 0

@@ -216,6 +216,7 @@ def _job(
         kept=prepared.columns.kept.serialize().to_pybytes(),
         outputs=prepared.columns.outputs,
         preprocess=prepared.columns.preprocess,
+        num_rows=sum(s.num_rows for s in prepared.plan.shards if s.index not in prepared.done),
         batch_rows=options.batch_rows,
         gpus=cluster.gpus_per_actor if gpu else 0.0,
         cpus=1 if gpu else cluster.cpus_per_actor,

@@ -20,6 +20,7 @@ class ScoringJob:
         signature, columns, kept: as JSON, as a mapping, and as a serialised Arrow schema.
         outputs: what is written of the model's outputs.
         preprocess: the hook that makes the model's inputs, if there is one.
+        num_rows: that are to be scored in all.
         batch_rows: rows per session run, or None.
         gpus, cpus: what the actor has reserved.
         storage_options: of the fsspec file system.
@@ -38,6 +39,7 @@ class ScoringJob:
     kept: bytes
     outputs: Outputs
     preprocess: Optional[Preprocess]
+    num_rows: int
     batch_rows: Optional[int]
     gpus: float
     cpus: int

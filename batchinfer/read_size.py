@@ -5,6 +5,7 @@ What comes out never depends on it, only the memory that it takes.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Iterator, Sequence
 
 import numpy as np
@@ -68,8 +69,12 @@ def read_rows(signature: Signature, stored_bytes: int = 0) -> int:
     Args:
         stored_bytes: of a row in its file; texts and images have no size in the signature.
     """
-    fed_bytes = sum(
+    return max(1, min(READ_ROWS, READ_BYTES // max(_fed_bytes(signature), stored_bytes)))
+
+
+@lru_cache(maxsize=8)
+def _fed_bytes(signature: Signature) -> int:
+    return sum(
         spec.numpy_dtype.itemsize * max(1, int(np.prod([dim or 1 for dim in spec.row_shape])))
         for spec in signature.inputs
     )
-    return max(1, min(READ_ROWS, READ_BYTES // max(fed_bytes, stored_bytes)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from batchinfer.batch import Batch
 from batchinfer.columns import bad_rows, to_rows
 from batchinfer.errors import ShardError
 from batchinfer.kept import cast_column, column_of
+from batchinfer.pieces import Piece, merged, together
 from batchinfer.plan import Segment, Shard
 from batchinfer.preprocess import Feeder
 from batchinfer.record_batches import RowGroups
@@ -51,16 +52,20 @@ class ShardReader:
             ShardError: a file is unreadable, or has other rows than were planned.
             ObjectChangedError, ObjectNotFoundError: a file is not the planned version.
         """
+        for pieces in merged(self._pieces()):
+            yield self._batch(pieces)
+
+    def _pieces(self) -> Iterator[Piece]:
         for segment in self.shard.segments:
             if segment.problem:
                 raise ShardError(f"{segment.url}: {segment.problem}")
             if segment.num_rows:
                 yield from self._segment(segment)
 
-    def _segment(self, segment: Segment) -> Iterator[Batch]:
+    def _segment(self, segment: Segment) -> Iterator[Piece]:
         row = segment.first_row
         for record_batch in self._record_batches(segment):
-            yield self._batch(segment, row, record_batch)
+            yield Piece(segment.url, row, record_batch)
             row += record_batch.num_rows
         if row != segment.first_row + segment.num_rows:
             raise ShardError(
@@ -92,30 +97,44 @@ class ShardReader:
         ahead = stack.enter_context(Prefetched(found, pool))
         return RowGroups(ahead, self.columns, ahead.read_range, ahead.expect)
 
-    def _batch(self, segment: Segment, first_row: int, found: pa.RecordBatch) -> Batch:
-        columns = self.columns
+    def _batch(self, pieces: Sequence[Piece]) -> Batch:
+        columns, found = self.columns, together(pieces)
         feeds, bad = self._feeder.feeds(found) if self._feeder else ({}, {})
         for spec in columns.fed:
             array = column_of(found, columns.by_input[spec.name])
             for row, why in bad_rows(array, spec).items():
                 bad.setdefault(row, f"{columns.by_input[spec.name]}: {why}")
-        kept = self._kept(segment, found)
+        kept = self._kept(pieces, found)
         if bad:
             mask = np.zeros(found.num_rows, dtype=bool)
             mask[list(bad)] = True
-            rows = np.flatnonzero(mask)
-            reasons = [bad[row] for row in rows.tolist()]
-            rejected = kept.filter(pa.array(mask)) if kept.num_columns else kept
-            self.rejects.add(segment.url, rows + first_row, reasons, rejected)
+            self._reject(pieces, mask, bad, kept)
             found = found.filter(pa.array(~mask))
             kept = kept.filter(pa.array(~mask)) if kept.num_columns else kept
         for spec in columns.fed:
             feeds[spec.name] = to_rows(column_of(found, columns.by_input[spec.name]), spec)
         return Batch(feeds, (kept,) if columns.kept.names else (), found.num_rows)
 
-    def _kept(self, segment: Segment, found: pa.RecordBatch) -> pa.Table:
+    def _reject(
+        self, pieces: Sequence[Piece], mask: np.ndarray[Any, Any], bad: dict[int, str], kept: Any
+    ) -> None:
+        """Set rows apart, each under the file that it is from."""
+        start = 0
+        for piece in pieces:
+            stop = start + piece.rows.num_rows
+            rows = np.flatnonzero(mask[start:stop])
+            if len(rows):
+                reasons = [bad[start + row] for row in rows.tolist()]
+                rejected = kept.take(pa.array(rows + start)) if kept.num_columns else kept
+                self.rejects.add(piece.url, rows + piece.first_row, reasons, rejected)
+            start = stop
+
+    def _kept(self, pieces: Sequence[Piece], found: pa.RecordBatch) -> pa.Table:
         kept = self.columns.kept
         try:
             return pa.table([cast_column(found, field) for field in kept], schema=kept)
         except pa.ArrowException as error:
-            raise ShardError(f"{segment.url}: cannot keep what it holds: {error}") from error
+            if len(pieces) > 1:  # one of them is to blame
+                for piece in pieces:
+                    self._kept([piece], piece.rows)
+            raise ShardError(f"{pieces[0].url}: cannot keep what it holds: {error}") from error

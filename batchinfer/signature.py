@@ -60,7 +60,10 @@ class TensorSpec:
     @property
     def num_values(self) -> int:
         """Values in one row; 0 where a dimension is left open."""
-        return int(np.prod([dim or 0 for dim in self.row_shape], dtype=np.int64))
+        product = 1
+        for dim in self.row_shape:
+            product *= dim or 0
+        return product
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:

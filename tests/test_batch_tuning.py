@@ -40,7 +40,7 @@ class Device:
 
 
 def measured(device, most_rows=1 << 20, sample=SAMPLE):
-    return measure(device, sample, Lane(1), most_rows, device.clock)
+    return measure(device, sample, Lane(1), most_rows, 1 << 40, device.clock)
 
 
 def test_sizes_are_doubled_until_that_brings_nothing():
@@ -49,6 +49,13 @@ def test_sizes_are_doubled_until_that_brings_nothing():
     assert device.sizes == [8, 16, 32, 64, 128, 256, 512, 1024]
     assert best(rates) == 512  # 9,715 rows/s of at most 10,000; 1,024 has 9,856
     assert round(rates[512]) == 9715  # 1.5 ms a batch, of which 0.5 are the host's, and 0.1 a row
+
+
+def test_a_short_run_is_not_spent_on_measuring():
+    device = Device(fixed_s=1e-4, row_s=1e-6)
+    measure(device, SAMPLE, Lane(1), 1000, 20_000, device.clock)
+    assert device.sizes == [8, 32, 128, 512]
+    assert device.now < 0.02  # the run itself takes 0.024 s
 
 
 def test_where_a_run_takes_no_time_sizes_grow_by_four():

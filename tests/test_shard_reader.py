@@ -372,3 +372,31 @@ def test_long_texts_are_decoded_fewer_at_once(root):
     batches = list(reader(segment(f"{root}/a.parquet"), columns=chosen))
     assert max(batch.num_rows for batch in batches) <= 32
     assert sum(batch.num_rows for batch in batches) == 70
+
+
+# Many small files -------------------------------------------------------------------------
+
+
+def test_rejects_of_files_that_are_read_together_keep_their_own_file_and_row(root):
+    for number, bad in enumerate([None, 2, 0]):
+        rows = [GOOD] * 4
+        if bad is not None:
+            rows[bad] = [1.0]
+        put(f"{root}/{number}.parquet", table_of(rows, number * 4))
+    found = reader(*[segment(f"{root}/{number}.parquet") for number in range(3)])
+    (batch,) = found
+    assert ids([batch]) == [0, 1, 2, 3, 4, 5, 7, 9, 10, 11]
+    names = [
+        (url.rpartition("/")[2], row, i) for url, row, i in rejected(found, "_file", "_row", "id")
+    ]
+    assert names == [("1.parquet", 2, 6), ("2.parquet", 0, 8)]
+
+
+def test_the_file_that_cannot_be_kept_is_named_among_those_read_together(root):
+    kept = pa.schema([("day", pa.timestamp("ns"))])
+    for number, year in enumerate([2020, 2021, 2500]):  # nanoseconds end in 2262
+        day = pa.array([np.datetime64(f"{year}-01-01", "s")])
+        put(f"{root}/{number}.parquet", pa.table({"x": [GOOD], "day": day}))
+    segments = [segment(f"{root}/{number}.parquet") for number in range(3)]
+    with pytest.raises(ShardError, match=r"2\.parquet: cannot keep what it holds"):
+        list(reader(*segments, columns=Columns(SIGNATURE, {"x": "x"}, kept)))

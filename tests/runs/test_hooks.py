@@ -161,8 +161,8 @@ def test_what_a_hook_returns_wrongly_is_one_clear_error(score, write_hook, tmp_p
     report = score(hooks=HookOptions(f"{name}:f", ("id",)))
     assert report["exit_status"] == 1
     assert report["quarantined"][0]["errors"][0] == (
-        f"--preprocess {name}:f returned for 300 rows: unknown 'z', expected x; 'x': expected "
-        "float32[300, 4], found float64[300, 4]"
+        f"--preprocess {name}:f returned for 600 rows: unknown 'z', expected x; 'x': expected "
+        "float32[600, 4], found float64[600, 4]"
     )
 
 
