@@ -31,6 +31,7 @@ from batchinfer.errors import (
     TransientStorageError,
 )
 from batchinfer.job import ScoringJob
+from batchinfer.memory import keep_freed_memory
 from batchinfer.pipeline import Lane
 from batchinfer.plan import Shard
 from batchinfer.run_folder import RunFolder
@@ -84,6 +85,7 @@ class ScoringActor:
             )
         device = describe_device(gpu)
         on_gpu = device.startswith("gpu")
+        keep_freed_memory()
         sys.setswitchinterval(SWITCH_S)
         self._lane = Lane(GPU_CALLERS if on_gpu else job.cpus)
         self._scorer = self.restore_scorer(bundle, on_gpu)

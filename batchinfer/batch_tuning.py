@@ -11,7 +11,7 @@ import itertools
 import logging
 import re
 import time
-from typing import Any, Callable, Dict, Mapping, Optional, Tuple
+from typing import Any, Callable, Dict, List, Mapping, Optional
 
 from batchinfer.batch import Batch, rebatch
 from batchinfer.pipeline import Lane
@@ -22,7 +22,7 @@ SMALLEST_ROWS = 8
 MOST_ROWS = 1 << 16
 MOST_BYTES = 128 << 20  # of one batch's inputs; about nine are in memory at once
 GAIN = 1.05  # what a doubling must bring
-HOST_S = 0.0005  # what handing on, padding and encoding a batch costs beside its run (measured)
+HOST_S = 0.001  # what handing on, padding and encoding a batch costs beside its run (measured)
 NEAR = 1.03  # rates that are as good as equal
 SIZE_S = 0.08  # that each size is run for at most, and at least twice by each thread
 SHARE = 0.005  # of the time that the run will take
@@ -94,15 +94,17 @@ def measure(
             )
             run()  # a library may choose its algorithms now, or XLA compile
             size_s = min(SIZE_S, SHARE * num_rows / max(rates.values())) if rates else 0.0
-            runs, seconds = _timed(run, size_s, lane, clock)
+            began = clock()
+            run_s = _timed(run, size_s, lane, clock)
+            spent_s += clock() - began
             if scorer.halved:
                 break
-            rate, spent_s = size / (seconds / runs + HOST_S), spent_s + seconds
+            rate = size / (run_s / lane.workers + HOST_S)
             stale = 0 if rate > GAIN * max(rates.values(), default=0.0) else stale + 1
             rates[size] = rate
             if spent_s > BUDGET_S or clock() - started > LONGEST_S:
                 break
-            size *= 4 if seconds < QUICK_S * runs else 2
+            size *= 4 if run_s < QUICK_S * lane.workers else 2
     finally:
         scorer.batch_rows, scorer.halved = before, 0
     return rates
@@ -119,19 +121,21 @@ def _size(rows: Any) -> int:
     return sum(map(len, values.reshape(-1))) if values.dtype == object else int(values.nbytes)
 
 
-def _timed(
-    run: Callable[[], Any], size_s: float, lane: Lane, clock: Callable[[], float]
-) -> Tuple[int, float]:
-    """Runs, and the seconds they took with every thread of the lane at work."""
+def _timed(run: Callable[[], Any], size_s: float, lane: Lane, clock: Callable[[], float]) -> float:
+    """Seconds of a run with every thread of the lane at work: the lower quartile.
+
+    What else the machine does meanwhile, such as reading the first rows, makes runs longer, never
+    shorter.
+    """
     until = clock() + size_s
 
-    def repeat(_: int) -> int:
-        runs = 0
-        while runs < 2 or clock() < until:
+    def repeat(_: int) -> List[float]:
+        runs: List[float] = []
+        while len(runs) < 2 or clock() < until:
+            began = clock()
             run()
-            runs += 1
+            runs.append(clock() - began)
         return runs
 
-    began = clock()
-    runs = sum(lane.map(repeat, range(lane.workers)))
-    return runs, max(clock() - began, 1e-9)
+    runs = sorted(itertools.chain(*lane.map(repeat, range(lane.workers))))
+    return max(runs[len(runs) // 4], 1e-9)

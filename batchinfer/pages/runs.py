@@ -6,7 +6,7 @@ where the rows begin anew, and what follows is compared with them byte by byte.
 
 from __future__ import annotations
 
-from typing import Any, Tuple
+from typing import Any, List, Tuple
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def levels_repeat(data: Bytes, width: int, period: Bytes, phase: int, count: int
         IrregularError: too many runs; nothing is known.
         IndexError, ValueError: no such runs.
     """
-    raw = data.data  # whose items are Python's integers
+    raw, twice = data.data, np.concatenate([period, period])  # raw's items are Python's integers
     position, done, left = 0, 0, _budget(count)
     while done < count:
         begin, begun = position, done
@@ -39,13 +39,15 @@ def levels_repeat(data: Bytes, width: int, period: Bytes, phase: int, count: int
             if left < 0:
                 raise IrregularError
             position, run = _run(data, raw, position, width)
-            run = run[: count - done] if isinstance(run, np.ndarray) else run
-            found = len(run) if isinstance(run, np.ndarray) else min(run[0], count - done)
-            if not _agrees(run, found, period, (phase + done) % len(period)):
+            found = min(run[0] if isinstance(run, tuple) else len(run), count - done)
+            place = (phase + done) % len(period)
+            if not _agrees(run, found, twice[place : place + len(period)]):
                 return False
             done += found
-            if (done - begun) % len(period) == 0:
+            if (done - begun) % len(period) == 0 or (phase + done) % len(period) == 0:
                 break
+        if (done - begun) % len(period):
+            continue  # rows began within the page: runs repeat from the first whole one on
         size, levels = position - begin, done - begun
         repeats = min((count - done) // levels, (len(data) - position) // size)
         same = _equal_blocks(data[begin : position + repeats * size], size) - 1
@@ -54,7 +56,7 @@ def levels_repeat(data: Bytes, width: int, period: Bytes, phase: int, count: int
 
 
 def indices(data: Bytes, width: int, count: int) -> np.ndarray[Any, Any]:
-    """`count` numbers of `width` bits each, as uint32.
+    """`count` numbers of `width` bits each, unsigned.
 
     Raises:
         IrregularError: too many runs, or more than 25 bits.
@@ -62,42 +64,76 @@ def indices(data: Bytes, width: int, count: int) -> np.ndarray[Any, Any]:
     """
     if width > WIDEST:
         raise IrregularError
-    found, raw = np.zeros(count, np.uint32), data.data
+    if not width:
+        return np.zeros(count, np.uint8)
+    repeated, packed = _parsed(data, width, count)
+    groups = [blocks.reshape(-1) for _, blocks in packed]
+    values = unpack(groups[0] if len(groups) == 1 else np.concatenate(groups), width)
+    if not repeated:
+        return values[:count]
+    found, done = np.empty(count, values.dtype), 0
+    for place, blocks in packed:
+        piece = values[done : done + blocks.size * 8 // width]
+        found[place : place + len(piece)] = piece[: count - place]
+        done += len(piece)
+    for place, times, value in repeated:
+        found[place : place + times] = value
+    return found
+
+
+def _parsed(
+    data: Bytes, width: int, count: int
+) -> Tuple[List[Tuple[int, int, int]], List[Tuple[int, Bytes]]]:
+    """Where each run belongs: (place, times, value) of equal ones, (place, groups) of packed ones.
+
+    Of packed ones there is always one, be it empty.
+    """
+    raw, repeated, packed = data.data, [], []
     position, done, left = 0, 0, _budget(count)
-    while done < count and width:
+    while done < count:
         left -= 1
         if left < 0:
             raise IrregularError
         header, start = read_varint(raw, position)
+        groups = header >> 1
         if not header & 1:
-            position, (run, value) = _repeated(raw, start, width, header >> 1)
-            found[done : done + run] = value
-            done += run
+            position, (times, value) = _repeated(raw, start, width, groups)
+            repeated.append((done, times, value))
+            done += times
             continue
-        size = start - position + (header >> 1) * width
-        if not header >> 1 or start + (header >> 1) * width > len(data):
+        size = start - position + groups * width
+        if not groups or position + size > len(data):
             raise ValueError("bit-packed values that end behind their page")
-        same = _equal_headers(data[position:], size, start - position)
+        same = 1
+        if raw[position:start] == raw[position + size : start + size]:
+            same = _equal_headers(data[position:], size, start - position)
         blocks = data[position : position + same * size].reshape(same, size)
-        values = unpack(blocks[:, start - position :], width)[: count - done]
-        found[done : done + len(values)] = values
-        position, done = position + same * size, done + len(values)
-    return found
+        packed.append((done, blocks[:, start - position :]))
+        position, done = position + same * size, done + same * groups * 8
+    return repeated, packed or [(0, data[:0])]
 
 
 def unpack(groups: Bytes, width: int) -> np.ndarray[Any, Any]:
     """Numbers of `width` bits, low bits first, eight to each `width` bytes; width 1 to 25.
 
-    Each of the eight is at the same bit of its group, so eight shifts over all groups do it.
+    Each of the eight is at the same bit of its group, so eight shifts over all groups do it. Up to
+    16 bits, four of them lie in one word of eight bytes.
     """
+    if width == 1:
+        return np.unpackbits(groups.reshape(-1), bitorder="little")
+    if width in (8, 16):
+        return groups.reshape(-1).view(f"<u{width // 8}")
     num_groups = groups.size // width
-    padded = np.zeros((num_groups, width + 4), np.uint8)
+    kind, each = (np.dtype("<u8"), 4) if width <= 16 else (np.dtype("<u4"), 1)
+    padded = np.zeros((num_groups, width + kind.itemsize), np.uint8)
     padded[:, :width] = groups.reshape(num_groups, width)
-    found = np.empty((num_groups, 8), np.uint32)
-    for place in range(8):
-        byte, bit = divmod(place * width, 8)
-        words = np.ascontiguousarray(padded[:, byte : byte + 4]).view("<u4")[:, 0]
-        np.bitwise_and(words >> np.uint32(bit), np.uint32((1 << width) - 1), out=found[:, place])
+    found = np.empty((num_groups, 8), np.uint16 if width <= 16 else np.uint32)
+    mask = kind.type((1 << width) - 1)
+    for first in range(0, 8, each):
+        byte, bit = divmod(first * width, 8)
+        words = np.ascontiguousarray(padded[:, byte : byte + kind.itemsize]).view(kind)[:, 0]
+        for place in range(each):
+            found[:, first + place] = words >> kind.type(bit + place * width) & mask
     return found.reshape(-1)
 
 
@@ -126,11 +162,13 @@ def _repeated(
     return position + size, (times, int.from_bytes(raw[position : position + size], "little"))
 
 
-def _agrees(run: Any, found: int, period: Bytes, phase: int) -> bool:
-    expected = np.roll(period, -phase)
-    if not isinstance(run, np.ndarray):
+def _agrees(run: Any, found: int, expected: Bytes) -> bool:
+    """Whether the first `found` levels of a run are the period that begins where it does."""
+    if isinstance(run, tuple):
         return bool((expected[:found] == run[1]).all())
-    return bool((np.resize(expected, found) == run).all())
+    if found <= len(expected):
+        return bool((expected[:found] == run[:found]).all())
+    return bool((np.resize(expected, found) == run[:found]).all())
 
 
 def _equal_blocks(data: Bytes, size: int) -> int:
