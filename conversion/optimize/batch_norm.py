@@ -6,7 +6,7 @@ s = gamma / sqrt(variance + epsilon); that is conv(x, W * s) + (beta - mean * s)
 
 from __future__ import annotations
 
-from typing import Any, Dict, Optional, Tuple
+from typing import Any, Container, Dict, Optional, Tuple
 
 import numpy as np
 
@@ -30,17 +30,26 @@ STATISTICS = slice(1, 5)  # scale, offset, mean, variance
 FOLDED = ("folded_weights", "folded_bias")  # ends of the names of what is computed anew
 
 
-def fold_batch_norm(view: GraphView) -> Tuple[Any, int]:
+def fold_batch_norm(view: GraphView, in_half: Optional[Container[str]] = None) -> Tuple[Any, int]:
     """Of FusedBatchNorm in inference, and of products with a vector of the channels.
 
     The new weights are computed of the old ones by nodes, which `precompute` then computes ahead.
     Left alone are weights that several ops read, which would be kept once for each.
+
+    Args:
+        in_half: the nodes that float16 is safe for, where the graph goes over to it afterwards. A
+            factor is folded only if it and the op in front of it are both among them: else the
+            product would leave the range of float16 that the factor was kept out of.
     """
     if not any(node.op in NORMS + ("Mul",) for node in view.graph_def.node):
         return view.graph_def, 0
     static = Static(view)
     found = {name: _place(static, node) for name, node in view.nodes.items()}
-    places = {name: linear for name, linear in found.items() if linear is not None}
+    places = {
+        name: linear
+        for name, linear in found.items()
+        if linear is not None and (view.nodes[name].op != "Mul" or _stays(name, linear, in_half))
+    }
     if not places:
         return view.graph_def, 0
     made = copied(view.graph_def)
@@ -67,6 +76,11 @@ def _place(static: Static, node: Any) -> Optional[Linear]:
         fits = linear and sides and channel_dims(static, sides[1], linear) is not None
         return linear if fits else None
     return _before_norm(static, node) if node.op in NORMS else None
+
+
+def _stays(name: str, linear: Linear, in_half: Optional[Container[str]]) -> bool:
+    """Whether a factor would be computed in the same dtype as what it is folded into."""
+    return in_half is None or (name in in_half and linear.node.name in in_half)
 
 
 def _before_norm(static: Static, node: Any) -> Optional[Linear]:

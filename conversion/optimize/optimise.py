@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Any, List, Set, Tuple
 
 from conversion.graphs.graph import Edge, GraphView, check
+from conversion.graphs.half import Analysis
 from conversion.graphs.host_ops import host_ops
 from conversion.lowering import Lowered
-from conversion.optimize.batch_norm import BIAS_ADD, FOLD_BATCH_NORM
+from conversion.optimize.batch_norm import BIAS_ADD, FOLD_BATCH_NORM, fold_batch_norm
 from conversion.optimize.leftovers import IDENTITIES, WAITING
 from conversion.optimize.precompute import Folded, precompute
 from conversion.surgery import Applied, float16, sweep
@@ -68,11 +69,7 @@ def optimise(lowered: Lowered, precision: str, target: str) -> Optimised:
     """
     outputs = [Edge.parse(spec.tensor).node for spec in lowered.signature.outputs]
     roots = tuple(outputs) + tuple(lowered.initialisers)
-    graph_def, steps = lowered.graph_def, []
-    for rewrite in STEPS:
-        graph_def, count = rewrite.run(GraphView(graph_def, roots))
-        check(graph_def, after=rewrite.name)
-        steps.append(Applied(rewrite.name, count))
+    graph_def, steps = _folded(lowered.graph_def, roots, precision)
     constants = 0
     if precision == "float16":  # which looks at the range of constants
         graph_def, constants = _in_half(graph_def, roots)
@@ -89,6 +86,20 @@ def optimise(lowered: Lowered, precision: str, target: str) -> Optimised:
         host_ops=host_ops(made, target),
     )
     return Optimised(optimised, graph_def, tuple(steps))
+
+
+def _folded(graph_def: Any, roots: Tuple[str, ...], precision: str) -> Tuple[Any, List[Applied]]:
+    """After the steps in float32; what float16 is safe for is asked of the graph before a fold."""
+    steps = []
+    for rewrite in STEPS:
+        view = GraphView(graph_def, roots)
+        if rewrite is FOLD_BATCH_NORM and precision == "float16":
+            graph_def, count = fold_batch_norm(view, Analysis(view).chosen)
+        else:
+            graph_def, count = rewrite.run(view)
+        check(graph_def, after=rewrite.name)
+        steps.append(Applied(rewrite.name, count))
+    return graph_def, steps
 
 
 def _in_half(graph_def: Any, roots: Tuple[str, ...]) -> Tuple[Any, int]:

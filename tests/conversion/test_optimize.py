@@ -308,7 +308,7 @@ def test_a_constant_that_would_not_be_finite_is_refused():
         precompute(GraphView(before, ["y"]))
 
 
-def saved(folder, compute, values=None):
+def saved(folder, compute, values=None, inputs=X):
     """A SavedModel of `y = compute(x)` for x of float32[?, 6, 6, 4]."""
     with tf.Graph().as_default() as graph, tf.Session(graph=graph) as session:
         tf.set_random_seed(4)
@@ -319,7 +319,7 @@ def saved(folder, compute, values=None):
             if values and variable.op.name in values:
                 variable.load(np.full(variable.shape.as_list(), values[variable.op.name]), session)
         tf.saved_model.simple_save(session, folder, {"x": x}, {"y": y})
-        return session.run(y, {x: X})
+        return session.run(y, {x: inputs})
 
 
 def network(x):
@@ -334,10 +334,10 @@ def network(x):
     return tf.layers.dense(tf.reduce_mean(x, [1, 2]), 3, name="head")
 
 
-def scored(path):
+def scored(path, inputs=X):
     scorer = Scorer.restore(Bundle.open(path), 3)
     try:
-        return scorer.score({"x": X})["y"]
+        return scorer.score({"x": inputs})["y"]
     finally:
         scorer.close()
 
@@ -427,8 +427,29 @@ def test_in_half_precision_the_folded_weights_are_stored_in_it(tmp_path):
     assert np.max(np.abs(scored(out) - expected)) < 5e-3
 
 
+def steep(x):
+    """A product that a factor makes 3000 times larger, and another as much smaller again."""
+    x = tf.nn.relu(tf.matmul(tf.reshape(x, [-1, 144]), tf.get_variable("w0", [144, 64])))
+    x = tf.matmul(x, tf.get_variable("w1", [64, 64])) * tf.get_variable("up", [64])
+    return tf.matmul(x * tf.get_variable("down", [64]), tf.get_variable("w2", [64, 8]))
+
+
+def test_a_factor_that_is_kept_out_of_float16_is_not_folded_into_it(tmp_path):
+    expected = saved(str(tmp_path / "saved"), steep, {"up": 3000, "down": 1 / 3000}, 60 * X)
+    out = str(tmp_path / "bundle")
+    result = convert(ConvertOptions(str(tmp_path / "saved"), out, precision="float16"))
+    assert "folded" not in result["optimised"]
+    assert np.max(np.abs(scored(out, 60 * X) - expected)) < 0.02 * np.max(np.abs(expected))
+
+
+def between(x):
+    kernel, last = tf.get_variable("kernel", [3, 3, 4, 5]), tf.get_variable("last", [3, 3, 5, 2])
+    y = tf.nn.conv2d(x, kernel, 1, "SAME") * tf.get_variable("scale", [5])
+    return tf.reduce_sum(tf.nn.conv2d(y, last, 1, "SAME"), [1, 2])
+
+
 def test_folded_weights_out_of_the_range_of_float16_leave_the_plain_float16_graph(tmp_path):
-    saved(str(tmp_path / "saved"), huge, {"kernel": 1e3, "scale": 1e3})
+    saved(str(tmp_path / "saved"), between, {"kernel": 1e3, "scale": 1e3, "last": 1e-3})
     np.savez(str(tmp_path / "reference.npz"), **{"inputs/x": (X * 1e-3).astype(np.float32)})
     result = convert(
         ConvertOptions(
