@@ -161,10 +161,11 @@ class ScoringActor:
                 return
 
             def measured() -> Any:
-                sample = next(iter(ShardReader(shard, self._columns, self._open_input)), None)
-                if sample is None or not sample.num_rows:
+                batches = iter(ShardReader(shard, self._columns, self._open_input))
+                sample = next((batch for batch in batches if batch.num_rows), None)
+                if sample is None:
                     return None
-                most_rows, num_rows = shard.num_rows // 2, self._job.num_rows
+                most_rows, num_rows = self._job.most_shard_rows // 2, self._job.num_rows
                 return batch_tuning.measure(scorer, sample, self._lane, most_rows, num_rows)
 
             try:

@@ -217,6 +217,7 @@ def _job(
         outputs=prepared.columns.outputs,
         preprocess=prepared.columns.preprocess,
         num_rows=sum(s.num_rows for s in prepared.plan.shards if s.index not in prepared.done),
+        most_shard_rows=max((s.num_rows for s in prepared.plan.shards), default=0),
         batch_rows=options.batch_rows,
         gpus=cluster.gpus_per_actor if gpu else 0.0,
         cpus=1 if gpu else cluster.cpus_per_actor,

@@ -54,7 +54,7 @@ def _problem(spec: TensorSpec, value: Any, num_rows: int) -> Optional[str]:
         return _kind(value)
     shape = (num_rows, *spec.row_shape)
     fits = len(shape) == value.ndim and all(s in (None, d) for s, d in zip(shape, value.shape))
-    return None if fits and _dtype_fits(spec, value) else _kind(value)
+    return _other_than_text(spec, value) if fits and _dtype_fits(spec, value) else _kind(value)
 
 
 def _ragged_problem(spec: TensorSpec, value: Any, num_rows: int) -> Optional[str]:
@@ -62,6 +62,9 @@ def _ragged_problem(spec: TensorSpec, value: Any, num_rows: int) -> Optional[str
     if not pair or not all(isinstance(one, np.ndarray) and one.ndim == 1 for one in value):
         return _kind(value)
     values, lengths = value
+    found = _other_than_text(spec, values)
+    if found:
+        return found
     if len(lengths) != num_rows or lengths.dtype.kind not in "iu" or not _dtype_fits(spec, values):
         return f"({_kind(values)}, {_kind(lengths)})"
     if lengths.min(initial=0) < 0 or lengths.sum() != len(values):
@@ -72,6 +75,16 @@ def _ragged_problem(spec: TensorSpec, value: Any, num_rows: int) -> Optional[str
 
 def _dtype_fits(spec: TensorSpec, array: np.ndarray[Any, Any]) -> bool:
     return array.dtype.kind in "OSU" if spec.dtype == "string" else array.dtype == spec.numpy_dtype
+
+
+def _other_than_text(spec: TensorSpec, array: np.ndarray[Any, Any]) -> Optional[str]:
+    """The first object that is neither text nor bytes, such as pandas' NaN for what is missing."""
+    if spec.dtype != "string" or array.dtype != object:
+        return None
+    for place, value in enumerate(array.reshape(-1)):
+        if not isinstance(value, (str, bytes)):
+            return f"{value!r} at {[int(one) for one in np.unravel_index(place, array.shape)]}"
+    return None
 
 
 def _as_fed(spec: TensorSpec, value: Any) -> Any:

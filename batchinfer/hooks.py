@@ -14,12 +14,14 @@ import inspect
 import os
 import re
 import sys
+import threading
 import traceback
 from dataclasses import dataclass
 from typing import Any, Callable, Iterator, Mapping
 
 from batchinfer.errors import InputError, ShardError
 
+IMPORTING = threading.RLock()
 NAMED = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
 
@@ -132,8 +134,11 @@ def _load(option: str, name: str, folder: str) -> tuple[Callable[..., Any], list
 
 def _imported(option: str, name: str, module: str, folder: str) -> Any:
     try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout holds the report, and only it
-            return importlib.import_module(module)
+        with IMPORTING:  # redirecting is for the whole process, and hooks are looked up by threads
+            if module in sys.modules:
+                return importlib.import_module(module)
+            with contextlib.redirect_stdout(sys.stderr):  # stdout holds the report, and only it
+                return importlib.import_module(module)
     except ImportError as error:
         missing = error.name or module
         if not (module + ".").startswith(missing + "."):

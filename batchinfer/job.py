@@ -20,7 +20,7 @@ class ScoringJob:
         signature, columns, kept: as JSON, as a mapping, and as a serialised Arrow schema.
         outputs: what is written of the model's outputs.
         preprocess: the hook that makes the model's inputs, if there is one.
-        num_rows: that are to be scored in all.
+        num_rows, most_shard_rows: that are to be scored in all, and of the largest shard.
         batch_rows: rows per session run, or None.
         gpus, cpus: what the actor has reserved.
         storage_options: of the fsspec file system.
@@ -40,6 +40,7 @@ class ScoringJob:
     outputs: Outputs
     preprocess: Optional[Preprocess]
     num_rows: int
+    most_shard_rows: int
     batch_rows: Optional[int]
     gpus: float
     cpus: int

@@ -94,7 +94,10 @@ class _Flow:
         self._lane, self._function, self._items = lane, function, items
         self._on_turn, self._on_wait = on_turn, on_wait
         self._results: SimpleQueue[Tuple[int, Any, Optional[BaseException]]] = SimpleQueue()
-        self._room, self._behind = _tokens(lane.workers + READ_AHEAD), _tokens(CONSUME_BEHIND)
+        self._room, self._behind = (
+            _tokens(lane.workers + READ_AHEAD),
+            _tokens(lane.workers + CONSUME_BEHIND),
+        )
         self._stopped = False
         self._begun = 0
 
@@ -141,10 +144,15 @@ class _Flow:
         finally:
             if turn:
                 self._lane.turn.release()
-            close = getattr(self._items, "close", None)
-            if close is not None:
-                close()
-            self._results.put((self._begun, None, end))
+            self._results.put((self._begun, None, self._closed(end)))
+
+    def _closed(self, end: BaseException) -> BaseException:
+        """Close the items, and what ends them: `end`, or what closing raised."""
+        try:
+            getattr(self._items, "close", lambda: None)()
+        except BaseException as error:
+            return error
+        return end
 
     def _take_turn(self, wait: bool) -> bool:
         taken = self._lane.turn.acquire(blocking=wait)

@@ -194,5 +194,5 @@ def _encoding(what: str) -> Iterator[None]:
     """What Arrow cannot encode is this shard's fault, not its process's."""
     try:
         yield
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeError) as error:
         raise ShardError(f"cannot write the {what} as Parquet: {error}") from error

@@ -66,7 +66,9 @@ class Ragged:
 
     def repeated(self, num_rows: int) -> Ragged:
         """These rows, and the last one again until there are `num_rows`."""
-        return Ragged.joined([self, *[self[len(self) - 1 :]] * (num_rows - len(self))])
+        last, missing = self[len(self) - 1 :], num_rows - len(self)
+        values = np.concatenate([self.own_values, np.tile(last.own_values, missing)])
+        return Ragged.of(values, np.concatenate([self.lengths, np.repeat(last.lengths, missing)]))
 
 
 def _mask(width: int, lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

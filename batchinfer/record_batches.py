@@ -40,7 +40,7 @@ class RowGroups:
         self._source, self._read = source, read
         self._expect = expect
         self._columns, self._names = columns, columns.names
-        self._file = pq.ParquetFile(source)
+        self._file = pq.ParquetFile(source, pre_buffer=False)
         self._footer = self._file.metadata
         self._leaves = leaves_of(self._footer, set(self._names))
 
@@ -76,7 +76,9 @@ class RowGroups:
         """The file as it is best read: a column at once, of large row groups in pieces."""
         if not streamed:
             return self._file
-        return pq.ParquetFile(self._source, metadata=self._footer, buffer_size=STREAM_BYTES)
+        return pq.ParquetFile(
+            self._source, metadata=self._footer, buffer_size=STREAM_BYTES, pre_buffer=False
+        )
 
     def _dense_in(self, row_groups: Sequence[int]) -> List[DenseColumn]:
         """The columns that are worth it to be read by their pages."""
@@ -117,7 +119,9 @@ class RowGroups:
         done = 0
         try:
             while done < left:
-                batch = next(batches) if batches is not None else None
+                batch = next(batches, None) if batches is not None else None
+                if others and batch is None:
+                    return  # fewer rows than the footer says: the reader of the shard says so
                 rows = batch.num_rows if batch is not None else min(num_rows, left - done)
                 found = {stream.name: stream.take(rows) for stream in streams}
                 if batch is not None:
@@ -148,15 +152,17 @@ class _Rows:
         self._values = np.zeros(0, column.dtype)
 
     def take(self, num_rows: int) -> pa.Array:
-        wanted, found = num_rows * self._column.width, [self._values]
-        while sum(map(len, found)) < wanted:
-            piece = next(self._pieces, None)
-            if piece is None:
-                raise NotDenseError(f"{self.name}: fewer rows than the row group has")
-            found.append(piece)
-        values = np.concatenate(found) if len(found[0]) or len(found) > 2 else found[-1]
-        self._values = values[wanted:]
-        return _as_lists(values[:wanted], self._column)
+        missing, found = num_rows * self._column.width, []
+        while missing:
+            if not len(self._values):
+                self._values = next(self._pieces, None)
+                if self._values is None:
+                    raise NotDenseError(f"{self.name}: fewer rows than the row group has")
+            found.append(self._values[:missing])
+            self._values = self._values[missing:]
+            missing -= len(found[-1])
+        values = found[0] if len(found) == 1 else np.concatenate([self._values[:0], *found])
+        return _as_lists(values, self._column)
 
     def finish(self) -> None:
         """Raise NotDenseError if there is anything left."""

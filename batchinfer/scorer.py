@@ -132,7 +132,8 @@ class Scorer:
             raise InputError("a batch needs at least one row; found none")
         while done < num_rows:
             size = self.batch_rows
-            piece = rows if size >= num_rows else [one[done : done + size] for one in rows]
+            whole = not done and size >= num_rows  # others may set `batch_rows` meanwhile
+            piece = rows if whole else [one[done : done + size] for one in rows]
             try:
                 parts.append(self._score(piece, size))
             except self._exhausted:
@@ -144,7 +145,7 @@ class Scorer:
         names = [spec.name for spec in self.signature.outputs]
         if len(parts) == 1:
             return dict(zip(names, parts[0]))
-        return {name: np.concatenate(found) for name, found in zip(names, zip(*parts))}
+        return {name: _joined(name, found) for name, found in zip(names, zip(*parts))}
 
     def _score(self, rows: Sequence[Rows], size: int) -> list[np.ndarray[Any, Any]]:
         """One run of the graph; what is missing is padded and cut off again."""
@@ -153,11 +154,11 @@ class Scorer:
         padded = [pad(one, size) for one in rows]
         results = self._run(*[array for one in padded for array in _arrays(one)])
         for spec, result in zip(self.signature.outputs, results):
-            shape = np.shape(result)
-            if shape[:1] != (size,):
+            shape, wanted = np.shape(result), (size, *spec.row_shape)
+            if len(shape) != len(wanted) or any(w not in (None, n) for w, n in zip(wanted, shape)):
                 raise InputError(
                     f"output {spec} gave shape {shape} for a batch of {size}; "
-                    "expected one row per input row"
+                    f"expected one row per input row, {list(wanted)}"
                 )
         return [result[:num_rows] for result in results]
 
@@ -177,6 +178,17 @@ def _allow_xla_on_cpu() -> None:
     flags = os.environ.get("TF_XLA_FLAGS", "")
     if XLA_ON_CPU not in flags:
         os.environ["TF_XLA_FLAGS"] = f"{flags} {XLA_ON_CPU}".strip()
+
+
+def _joined(name: str, parts: Sequence[np.ndarray[Any, Any]]) -> np.ndarray[Any, Any]:
+    shapes = {part.shape[1:] for part in parts}
+    if len(shapes) > 1:
+        raise InputError(
+            f"output {name} has rows of shapes {sorted(shapes)} in the parts of one batch, which "
+            "was too large for the device. Its rows depend on those beside them; set --batch-rows "
+            f"to {len(parts[0])} or less, so that no batch is divided."
+        )
+    return np.concatenate(parts)
 
 
 def _arrays(rows: Rows) -> list[np.ndarray[Any, Any]]:

@@ -24,6 +24,7 @@ from batchinfer.storage import ObjectInfo, Store
 from batchinfer.storage.prefetched import Prefetched
 
 FETCH_THREADS = 8  # requests at once for one file: 700 MB/s from an object store, where a node can
+NULL_IN_FIXED_SIZE_LIST = "Expected all lists to be of size"  # in the message of pyarrow 12
 
 
 @dataclass
@@ -82,7 +83,7 @@ class ShardReader:
                 groups = self._opened(found, stack)
                 yield from groups.batches(segment.first_row_group, segment.stop_row_group)
         except (pa.ArrowException, OSError) as error:
-            raise ShardError(f"{segment.url}: cannot read: {error}") from error
+            raise ShardError(f"{segment.url}: cannot read: {error}{_advice(error)}") from error
 
     def _opened(self, found: Any, stack: contextlib.ExitStack) -> RowGroups:
         if isinstance(found, str):
@@ -138,3 +139,12 @@ class ShardReader:
                 for piece in pieces:
                     self._kept([piece], piece.rows)
             raise ShardError(f"{pieces[0].url}: cannot keep what it holds: {error}") from error
+
+
+def _advice(error: BaseException) -> str:
+    if NULL_IN_FIXED_SIZE_LIST not in str(error):
+        return ""
+    return (
+        f". pyarrow {pa.__version__} cannot read a fixed_size_list column with a null (26 can): "
+        "write it as a list column, and the rows without a value are rejected one by one"
+    )

@@ -50,6 +50,7 @@ WRONG = [
     (IMAGE, np.zeros((2, 2), np.uint8), "uint8[2, 2, ?], found uint8[2, 2]"),
     (IMAGE, [[[1], [2]]], "uint8[2, 2, ?], found a list"),
     (TEXT, np.array([1, 2]), "text[2], found int64[2]"),
+    (TEXT, np.array(["a", float("nan")], object), "text[2], found nan at [1]"),
     (IDS, np.zeros((2, 3), np.int32), "(values: int32[sum of lengths], lengths: int64[2], each at "
      "most 3), found int32[2, 3]"),
     (IDS, (np.zeros(3), np.array([1, 2])), "(values: int32[sum of lengths], lengths: int64[2], "

@@ -54,6 +54,14 @@ def test_as_many_items_are_worked_on_at_once_as_there_are_threads(lane):
     assert list(lane.map(lambda n: both.wait(10) >= 0, range(4))) == [True] * 4
 
 
+def test_more_threads_than_results_may_wait_are_all_at_work():
+    lane = Lane(CONSUME_BEHIND + 10)
+    everyone = threading.Barrier(lane.workers)
+    items = range(lane.workers)
+    assert list(lane.map(lambda n: everyone.wait(10) >= 0, items)) == [True] * lane.workers
+    lane.close()
+
+
 def test_no_more_is_read_than_fits_while_the_threads_are_busy(lane):
     go, read = threading.Event(), []
 
@@ -75,9 +83,9 @@ def test_no_more_is_worked_on_than_fits_while_the_consumer_is_busy(lane):
     done = []
     results = lane.map(done.append, range(100))
     next(results)
-    until(lambda: len(done) == CONSUME_BEHIND + 1)
+    until(lambda: len(done) == lane.workers + CONSUME_BEHIND + 1)
     time.sleep(0.05)
-    assert len(done) == CONSUME_BEHIND + 1
+    assert len(done) == lane.workers + CONSUME_BEHIND + 1
     results.close()
 
 
@@ -208,3 +216,17 @@ def test_it_is_told_how_long_the_threads_waited():
     list(lane.map(str, items(), on_wait=waited.append))
     assert len(waited) == 1
     assert waited[0] >= 0.09
+
+
+def test_what_goes_wrong_while_the_source_is_closed_is_raised(lane):
+    class Source:
+        def __iter__(self):
+            return iter([1, 2])
+
+        def close(self):
+            raise OSError("it would not close")
+
+    results = lane.map(str, Source())
+    assert [next(results), next(results)] == ["1", "2"]
+    with pytest.raises(OSError, match="it would not close"):
+        next(results)

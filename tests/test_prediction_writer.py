@@ -297,6 +297,12 @@ def test_a_type_that_parquet_does_not_have_fails_the_shard():
         rejects_object(Rejects(NO_PARQUET), {})
 
 
+def test_a_text_that_utf8_does_not_have_fails_the_shard():
+    alone = np.array(["caf\udce9"], object)
+    with pytest.raises(ShardError, match=r"cannot write the predictions as Parquet: .*utf"):
+        write(columns(("text", "string")), [([kept_rows(0, 1)], {"text": alone})])
+
+
 def test_kept_rows_that_cannot_be_put_together_fail_the_shard():
     with pytest.raises(ShardError, match="cannot write the predictions as Parquet: "):
         write(columns(("best", "int64")), [([kept_rows(0, 2)], {"best": np.arange(3)})])

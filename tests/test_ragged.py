@@ -44,6 +44,7 @@ def test_unpadded_is_the_inverse_of_padded_whatever_the_padding_holds():
 
 def test_the_last_row_is_repeated_to_fill_a_batch():
     assert pad(ROWS[:3], 5).padded().tolist() == [[1, 2], [0, 0], [3, 0], [3, 0], [3, 0]]
+    assert pad(ROWS[:2], 4).padded().tolist() == [[1, 2], [0, 0], [0, 0], [0, 0]]
     assert pad(ROWS, 4) is ROWS
 
 

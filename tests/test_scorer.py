@@ -216,6 +216,41 @@ def test_a_batch_that_cannot_be_halved_fails(fixed, batch):
         scorer.score({"x": np.zeros(batch, np.float32)})
 
 
+def test_a_batch_size_that_is_set_meanwhile_scores_no_row_twice():
+    session = EchoSession(lambda x: [x * 2])
+    scorer = Scorer(session, signature(None), 4, "none")
+    rows = np.arange(16, dtype=np.float32)
+
+    def answer(x):
+        scorer.batch_rows = 100  # another shard of the actor measured it
+        return [x * 2]
+
+    session.answer = answer
+    assert scorer.score({"x": rows})["y"].tolist() == (rows * 2).tolist()
+    assert [len(fed[0]) for fed in session.fed] == [4, 12]
+
+
+def test_parts_of_a_batch_that_differ_in_shape_are_refused():
+    def answer(x):
+        if len(x) > 2:
+            raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+        return [np.zeros((len(x), int(x.max()) + 1), np.float32)]  # as wide as its longest row
+
+    both = Signature((spec("x", None),), (spec("y", None, None),))
+    scorer = Scorer(EchoSession(answer), both, 4, "none")
+    with pytest.raises(
+        InputError, match=r"y has rows of shapes \[\(2,\), \(4,\)\].*--batch-rows to 2"
+    ):
+        scorer.score({"x": np.arange(4, dtype=np.float32)})
+
+
+def test_an_output_of_another_width_than_the_signature_says_is_refused():
+    wide = Signature((spec("x", None),), (spec("y", None, 5),))
+    scorer = Scorer(EchoSession(lambda x: [np.zeros((4, 7))]), wide, batch_rows=4)
+    with pytest.raises(InputError, match=r"gave shape \(4, 7\) .* \[4, 5\]"):
+        scorer.score({"x": np.zeros(4, np.float32)})
+
+
 def test_inputs_are_fed_in_the_order_of_the_signature():
     session = EchoSession(lambda a, b: [a - b])
     both = Signature((spec("a", None), spec("b", None)), (spec("y", None),))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import itertools
+import os
 import uuid
 
 import numpy as np
@@ -14,6 +16,7 @@ from batchinfer.input_files import read_footers
 from batchinfer.inputs import list_inputs
 from batchinfer.plan import Segment, Shard
 from batchinfer.read_size import READ_ROWS
+from batchinfer.record_batches import RowGroups
 from batchinfer.schema import Columns
 from batchinfer.shard_reader import ShardReader
 from batchinfer.signature import Signature, TensorSpec
@@ -300,6 +303,30 @@ def test_a_damaged_page_is_said(root):
     put_bytes(url, bytes(data))
     with pytest.raises(ShardError, match=r"a\.parquet: cannot read: "):
         list(reader(segment(url)))
+
+
+def test_a_column_of_fewer_rows_than_the_footer_says_is_said(root, monkeypatch):
+    put(f"{root}/a.parquet", tiny.table(0, 20_000), row_group_size=20_000)
+    whole = RowGroups._by_pyarrow
+    monkeypatch.setattr(RowGroups, "_by_pyarrow", lambda *args: itertools.islice(whole(*args), 2))
+    with pytest.raises(ShardError, match=r"expected 20000 rows .* read 8192"):
+        list(reader(segment(f"{root}/a.parquet")))
+
+
+NULL_IN_LIST = os.path.join(os.path.dirname(tiny.__file__), "null_in_fixed_size_list.parquet")
+
+
+def test_a_null_in_a_fixed_size_list_is_rejected_or_told_with_what_to_do(root):
+    """The file is of pyarrow 26: ids 1 and 2, a row of four floats and a null."""
+    with open(NULL_IN_LIST, "rb") as file:
+        put_bytes(f"{root}/a.parquet", file.read())
+    found = reader(segment(f"{root}/a.parquet"))
+    if int(pa.__version__.split(".")[0]) <= 12:
+        with pytest.raises(ShardError, match="write it as a list column"):
+            list(found)
+    else:
+        assert ids(found) == [1]
+        assert rejected(found, "_row", "_reason") == [(1, "x: null")]
 
 
 # How much at once -------------------------------------------------------------------------

@@ -17,7 +17,10 @@ PHYSICAL = {"<i4": "INT32", "<i8": "INT64", "<f4": "FLOAT", "<f8": "DOUBLE"}
 CODECS = {"UNCOMPRESSED": None, "SNAPPY": "snappy", "GZIP": "gzip", "ZSTD": "zstd"}
 HEADER_BYTES = 1 << 10  # peeked first; statistics of long texts are not in these columns
 LARGEST_HEADER_BYTES = 1 << 16
-DAMAGE = (ValueError, KeyError, IndexError, TypeError, OverflowError, pa.ArrowException, OSError)
+DAMAGE = (
+    ValueError, KeyError, IndexError, TypeError, AttributeError, OverflowError, OSError,
+    pa.ArrowException,
+)  # fmt: skip
 
 
 class NotDenseError(Exception):

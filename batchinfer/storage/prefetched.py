@@ -39,7 +39,8 @@ class Prefetched(RangeReader):
         if len(self._expected) == EXPECTED_AT_ONCE:
             self._expected.popleft().drop()
         read = super().read_range
-        self._expected.append(_Windows(list(split(ranges)), self._executor, read, at_once))
+        runs = together(ranges) if at_once else sorted(ranges)
+        self._expected.append(_Windows(runs, self._executor, read, at_once))
 
     def read_range(self, start: int, end: int) -> bytes:
         """The bytes [start, end)."""
@@ -61,14 +62,26 @@ class Prefetched(RangeReader):
 
 
 class _Windows:
-    """Ranges of a file, each fetched once; those that touch each other are one run."""
+    """Runs of bytes of a file, fetched in windows, each of them once.
 
-    def __init__(self, ranges: List[Range], executor: Executor, read: Read, at_once: bool) -> None:
-        self._ranges, self._starts = ranges, [start for start, _ in ranges]
+    Args:
+        runs: in order; each is read from its start to its end, several of them in turn.
+    """
+
+    def __init__(
+        self, runs: Sequence[Range], executor: Executor, read: Read, at_once: bool
+    ) -> None:
+        self._ranges: List[Range] = []
+        self._runs: List[int] = []  # of each window
+        for number, run in enumerate(runs):
+            windows = list(split(*run))
+            self._ranges += windows
+            self._runs += [number] * len(windows)
+        self._starts = [start for start, _ in self._ranges]
         self._executor, self._read, self._at_once = executor, read, at_once
         self._coming: Dict[int, Future[bytes]] = {}
         if at_once:
-            self._submit(0, len(ranges))
+            self._submit(0, len(self._ranges))
 
     def index(self, position: int) -> int:
         """Number of the window that holds this byte, or -1."""
@@ -97,15 +110,10 @@ class _Windows:
 
     def _move(self, number: int) -> None:
         """Fetch the next windows of the run, and drop the one behind."""
-        last = number
-        while last - number < AHEAD and self._touches(last):
-            last += 1
-        self._submit(number, last + 1)
-        if number and self._touches(number - 1) and number - 1 in self._coming:
+        run = self._runs[number]
+        self._submit(number, min(number + AHEAD + 1, bisect.bisect_right(self._runs, run)))
+        if number and self._runs[number - 1] == run and number - 1 in self._coming:
             self._coming.pop(number - 1).cancel()
-
-    def _touches(self, number: int) -> bool:
-        return self.next_start(self._starts[number], -1) == self._ranges[number][1]
 
     def _submit(self, first: int, stop: int) -> None:
         for number in range(first, stop):
@@ -113,14 +121,18 @@ class _Windows:
                 self._coming[number] = self._executor.submit(self._read, *self._ranges[number])
 
 
-def split(ranges: Iterable[Range]) -> Iterator[Range]:
-    """Ranges in order, small gaps read along, none longer than a window."""
+def together(ranges: Iterable[Range]) -> List[Range]:
+    """Ranges in order, small gaps read along."""
     merged: List[Range] = []
     for start, stop in sorted(ranges):
         if merged and start - merged[-1][1] <= SMALLEST_GAP_BYTES:
             merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
         else:
             merged.append((start, stop))
-    for start, stop in merged:
-        for at in range(start, stop, WINDOW_BYTES):
-            yield at, min(at + WINDOW_BYTES, stop)
+    return merged
+
+
+def split(start: int, stop: int) -> Iterator[Range]:
+    """Windows of a range."""
+    for at in range(start, stop, WINDOW_BYTES):
+        yield at, min(at + WINDOW_BYTES, stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import itertools
 
@@ -141,6 +142,18 @@ def test_lengths_that_make_up_for_each_other_are_noticed():
     rows[70], rows[71] = [1.0] * 7, [1.0] * 9
     with pytest.raises(NotDenseError):
         read(written(pa.array(rows, pa.list_(pa.float32()))), (8,))
+
+
+def test_a_damaged_header_of_a_page_is_damage_whatever_bit_it_is():
+    values = values_of("float32", 8, 40)
+    sound = written(lists(values, pa.list_(pa.float32())), compression="none",
+                    data_page_version="2.0")  # fmt: skip
+    start = pq.read_metadata(pa.BufferReader(sound)).row_group(0).column(0).data_page_offset
+    for bit in range(8 * 60):
+        data = bytearray(sound)
+        data[start + bit // 8] ^= 1 << bit % 8
+        with contextlib.suppress(NotDenseError):
+            read(bytes(data), (8,))
 
 
 def by_pyarrow(data, otherwise):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from batchinfer.arrow import pa, pq
+from batchinfer.read_size import READ_ROWS
 from tests.runs.support import IDS
 from tests.support import check, tiny
 from tests.support.threads import ThreadBackend
@@ -133,3 +135,31 @@ def test_memory_stays_with_the_process_but_runs_the_same(score, bundle):
     report = score(output="memory://bucket/predictions")
     assert (report["rows_out"], report["exit_status"]) == (3000, 0)
     assert score(output="memory://bucket/predictions")["shards_done_before"] == 10
+
+
+def measured_rows(output):
+    (path,) = glob.glob(os.path.join(output, "_batchinfer", "batch", "*.json"))
+    with open(path) as file:
+        return [int(size) for size in json.load(file)["rows_per_s"]]
+
+
+def test_a_tiny_first_file_does_not_decide_the_batch_of_all(score, tmp_path):
+    pq.write_table(tiny.table(0, 10), str(tmp_path / "a.parquet"))
+    pq.write_table(tiny.table(10, 2990), str(tmp_path / "b.parquet"))
+    inputs = (str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet"))
+    report = score(inputs=inputs, shard_bytes=1, batch_rows=None)
+    assert report["shards"] == 2
+    assert max(measured_rows(str(tmp_path / "out"))) > 5
+    check.assert_exact(str(tmp_path / "out"), IDS, tiny.expected(IDS))
+
+
+def test_the_batch_is_measured_with_the_first_rows_that_can_be_fed(score, tmp_path):
+    """All of the first batch is rejected; without a size, two shards would settle one at once."""
+    bad = tiny.table(0, READ_ROWS)
+    bad = bad.set_column(bad.column_names.index("x"), "x", pa.nulls(READ_ROWS, bad["x"].type))
+    pq.write_table(bad, str(tmp_path / "a.parquet"))
+    pq.write_table(tiny.table(READ_ROWS, 100), str(tmp_path / "b.parquet"))
+    inputs = (str(tmp_path / "a.parquet"), str(tmp_path / "b.parquet"))
+    report = score(inputs=inputs, shard_bytes=None, batch_rows=None)
+    assert (report["shards"], report["rows_rejected"], report["rows_out"]) == (1, READ_ROWS, 100)
+    assert measured_rows(str(tmp_path / "out"))

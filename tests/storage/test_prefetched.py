@@ -10,7 +10,7 @@ import pytest
 
 from batchinfer.errors import StorageError
 from batchinfer.storage import ObjectInfo, prefetched
-from batchinfer.storage.prefetched import Prefetched, split
+from batchinfer.storage.prefetched import Prefetched, split, together
 from batchinfer.storage.store import RangeReader
 
 DATA = bytes(range(256)) * 4
@@ -84,6 +84,16 @@ def test_columns_side_by_side_keep_their_own_windows(opened):
     assert len(store.asked) == 6
 
 
+def test_columns_that_touch_each_other_are_fetched_once_though_they_are_read_in_turn(opened):
+    store, file = opened
+    columns = [(start, start + 150) for start in range(0, 900, 150)]
+    file.expect(columns, at_once=False)
+    for at in range(0, 150, 30):
+        for first in (start + at for start, _ in columns):
+            assert file.read_range(first, first + 30) == DATA[first : first + 30]
+    assert sorted(store.asked) == [window for column in columns for window in split(*column)]
+
+
 def test_what_was_dropped_is_fetched_again(opened):
     _, file = opened
     file.expect([(0, 300)], at_once=False)
@@ -132,8 +142,12 @@ def test_it_reads_like_a_file(opened):
         ([(0, 10), (20, 30)], [(0, 30)]),
         ([(0, 10), (21, 30)], [(0, 10), (21, 30)]),
         ([(20, 30), (0, 10)], [(0, 30)]),
-        ([(0, 90), (95, 250)], [(0, 100), (100, 200), (200, 250)]),
+        ([(0, 90), (95, 250)], [(0, 250)]),
     ],
 )
-def test_ranges_are_put_together_over_small_gaps_and_cut(ranges, expected):
-    assert list(split(ranges)) == expected
+def test_ranges_are_put_together_over_small_gaps(ranges, expected):
+    assert together(ranges) == expected
+
+
+def test_a_range_is_cut_into_windows():
+    assert list(split(50, 260)) == [(50, 150), (150, 250), (250, 260)]
