@@ -42,7 +42,8 @@ class Optimised:
     @property
     def worth_it(self) -> bool:
         """Whether more was changed than what costs a session nothing."""
-        return any(step.count for step in self.steps if step.rewrite != IDENTITIES.name)
+        asked = (IDENTITIES.name, float16.REWRITE.name)
+        return any(step.count for step in self.steps if step.rewrite not in asked)
 
     def sentence(self) -> str:
         """What was done, for a person."""
@@ -72,7 +73,8 @@ def optimise(lowered: Lowered, precision: str, target: str) -> Optimised:
     graph_def, steps = _folded(lowered.graph_def, roots, precision)
     constants = 0
     if precision == "float16":  # which looks at the range of constants
-        graph_def, constants = _in_half(graph_def, roots)
+        graph_def, constants, applied = _in_half(graph_def, roots)
+        steps.append(applied)
     ahead = precompute(GraphView(graph_def, roots))
     steps.append(Applied(PRECOMPUTE, ahead.count + constants))
     made, _ = sweep.sweep(GraphView(ahead.graph_def, roots))
@@ -102,13 +104,13 @@ def _folded(graph_def: Any, roots: Tuple[str, ...], precision: str) -> Tuple[Any
     return graph_def, steps
 
 
-def _in_half(graph_def: Any, roots: Tuple[str, ...]) -> Tuple[Any, int]:
-    """In float16; and how many values of constants were computed for its sake."""
+def _in_half(graph_def: Any, roots: Tuple[str, ...]) -> Tuple[Any, int, Applied]:
+    """In float16; how many values of constants were computed for its sake; what it changed."""
     ahead = precompute(GraphView(graph_def, roots), constants_alone=True)
     swept, _ = sweep.sweep(GraphView(ahead.graph_def, roots))
-    made, _ = float16.REWRITE.run(GraphView(swept, roots))
+    made, count = float16.REWRITE.run(GraphView(swept, roots))
     check(made, after=float16.REWRITE.name)
-    return made, ahead.count
+    return made, ahead.count, Applied(float16.REWRITE.name, count)
 
 
 def _with_read(value: Folded, mapping: Mapping) -> Folded:

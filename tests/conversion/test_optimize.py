@@ -424,6 +424,8 @@ def test_in_half_precision_the_folded_weights_are_stored_in_it(tmp_path):
     kinds = {name: one["dtype"] for name, one in Bundle.open(out).manifest["variables"].items()}
     assert result["parity"]["passed"] and result["optimised"].startswith("2 batch norms")
     assert "float16" in kinds.values() and not any("norm0/gamma" in name for name in kinds)
+    rewrites = Bundle.open(out).manifest["rewrites"]
+    assert [one["count"] for one in rewrites if one["rewrite"] == "float16"] == [6]
     assert np.max(np.abs(scored(out) - expected)) < 5e-3
 
 
