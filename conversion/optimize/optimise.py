@@ -58,12 +58,13 @@ class Optimised:
         return ", ".join(text.format(done[name]) for name, text in words.items() if done.get(name))
 
 
-def optimise(lowered: Lowered, precision: str, target: str) -> Optimised:
+def optimise(lowered: Lowered, precision: str, target: str, exact: bool = False) -> Optimised:
     """Fold in float32, then go over to float16 where it is asked for, then compute ahead.
 
     Args:
         lowered: in float32.
         precision: "float32" or "float16".
+        exact: fold what that precision allows, but stay in float32, to be compared in it.
 
     Raises:
         ConversionError: a step broke the graph, or a value that was computed is not finite.
@@ -72,7 +73,7 @@ def optimise(lowered: Lowered, precision: str, target: str) -> Optimised:
     roots = tuple(outputs) + tuple(lowered.initialisers)
     graph_def, steps = _folded(lowered.graph_def, roots, precision)
     constants = 0
-    if precision == "float16":  # which looks at the range of constants
+    if precision == "float16" and not exact:  # which looks at the range of constants
         graph_def, constants, applied = _in_half(graph_def, roots)
         steps.append(applied)
     ahead = precompute(GraphView(graph_def, roots))

@@ -19,6 +19,7 @@ from conversion.optimize.optimise import Optimised, optimise
 from conversion.proof import parity
 from conversion.proof.batch_probe import short
 from conversion.proof.settle_batch import flat_outputs
+from conversion.proof.tolerance import TOLERANCES
 from conversion.source import Source
 
 # What TensorFlow raises where it does not take a graph, or cannot run it.
@@ -32,6 +33,11 @@ class Reports:
     report: Optional[parity.ParityReport] = None
     against_float32: Optional[parity.ParityReport] = None
     against_bfloat16: Optional[parity.ParityReport] = None
+
+    def failed(self) -> str:
+        """The title of a report that decides and fails; "" when there is none."""
+        deciding = (self.report, self.against_float32)
+        return next((str(one.title) for one in deciding if one and not one.passed), "")
 
     def worse_than(self, other: Reports) -> str:
         """The title of a report that fails where the other passed; "" when there is none."""
@@ -53,6 +59,7 @@ class Plain:
         request: how it was asked for.
         inputs: what it was scored with.
         outputs: what it gave.
+        in_float32: what the model in float32 gave; the same, unless the folder's is in float16.
         reports: the comparisons.
     """
 
@@ -62,6 +69,7 @@ class Plain:
     request: Request
     inputs: Mapping[str, Any]
     outputs: Mapping[str, Any]
+    in_float32: Mapping[str, Any]
     reports: Reports
 
 
@@ -83,22 +91,37 @@ class Outcome:
 def improve(plain: Plain, compare: Callable[[Mapping[str, Any]], Reports]) -> Outcome:
     """Put the optimised model in the place of the plain one, unless it would be worse.
 
-    It is written beside, scored by the production scorer and compared as the plain one was. A
-    report that fails where the plain one passed, or any fault on the way, leaves the plain one.
+    It is written beside, scored by the production scorer and compared as the plain one was, and
+    with the plain one in float32. A report that fails where the plain one passed, an output that
+    moved by more than rounding, or any fault on the way, leaves the plain one.
 
     Args:
         compare: the reports about some outputs.
     """
     try:
         made = optimise(plain.exact, plain.request.precision, plain.request.target)
-        if not made.worth_it:
-            return Outcome(None, plain.reports, "nothing to optimise")
-        if len(flat_outputs(plain.outputs)) == len(plain.outputs):
-            why = "every row gives the same here, which would not show a fault"
-            return Outcome(None, plain.reports, f"not optimised: {why}")
+        why = _blind(plain) if made.worth_it else ""
+        if why or not made.worth_it:
+            return _left(plain, why)
         return _tried(plain, made, compare)
     except _FAULTS as error:
-        return Outcome(None, plain.reports, f"not optimised: {short(error)}")
+        return _left(plain, short(error))
+
+
+def _left(plain: Plain, why: str) -> Outcome:
+    """The plain model stays; without a reason there was nothing to do."""
+    return Outcome(None, plain.reports, f"not optimised: {why}" if why else "nothing to optimise")
+
+
+def _blind(plain: Plain) -> str:
+    """Why a comparison with the plain model's outputs would not show a fault; "" where it would."""
+    failed = plain.reports.failed()
+    if failed:
+        return f"the plain graph fails already {failed}"
+    flat = ", ".join(flat_outputs(plain.outputs))
+    if flat:
+        return f"output {flat} says the same of every row, or is not finite, and shows no fault"
+    return ""
 
 
 def _tried(
@@ -111,11 +134,33 @@ def _tried(
         reports = compare(found)
         worse = reports.worse_than(plain.reports)
         if worse:
-            why = f"the optimised graph was worse {worse}"
-            return Outcome(None, plain.reports, f"not optimised: {why}")
+            return _left(plain, f"the optimised graph was worse {worse}")
+        far = _far(plain, found)
+        if far:
+            return _left(plain, f"the optimised graph moved output {far} by more than rounding")
         _take_over(folder, plain.folder)
     says = f"{made.sentence()}; outputs moved by {_moved(plain.outputs, found):.1e} at most"
     return Outcome(made.lowered, reports, says)
+
+
+def _far(plain: Plain, found: Mapping[str, Any]) -> str:
+    """The outputs that optimisation moved by more than float32 rounds; "" when there are none.
+
+    Rounding to float16 would hide a fault: there both models are compared before it.
+    """
+    if plain.request.precision == "float16":
+        found = _in_float32(plain)
+    compared = parity.compare(found, plain.in_float32, TOLERANCES["float32"])
+    return ", ".join(one.name for one in compared.outputs if not one.passed)
+
+
+def _in_float32(plain: Plain) -> Mapping[str, Any]:
+    """What the optimised model gives with the same folds, but in float32."""
+    made = optimise(plain.exact, plain.request.precision, plain.request.target, exact=True)
+    parent = os.path.dirname(os.path.abspath(plain.folder))
+    with tempfile.TemporaryDirectory(prefix=".optimised-", dir=parent) as folder:
+        _write(folder, plain, made)
+        return score_folder(folder, made.lowered.signature, plain.inputs)
 
 
 def _write(folder: str, plain: Plain, made: Optimised) -> None:

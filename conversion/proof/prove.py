@@ -141,7 +141,8 @@ def prove(
     reports = compare(found)
     if not options.optimize:
         return _proof(settled.lowered, settled.batch, reports, "")
-    plain = Plain(folder, source, twin.lowered, request, reference.inputs, found, reports)
+    inputs, in_float32 = reference.inputs, exact or found
+    plain = Plain(folder, source, twin.lowered, request, inputs, found, in_float32, reports)
     outcome = improve(plain, compare)
     best = outcome.lowered or settled.lowered
     return _proof(best, settled.batch, outcome.reports, outcome.says)

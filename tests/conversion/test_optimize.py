@@ -17,6 +17,7 @@ from conversion.optimize.leftovers import identities, waiting
 from conversion.optimize.precompute import precompute
 from conversion.optimize.static_values import Static
 from conversion.options import ConvertOptions
+from conversion.proof.tolerance import Tolerance
 from conversion.surgery.sweep import sweep
 from tests.conversion.graphs import run
 
@@ -318,7 +319,8 @@ def saved(folder, compute, values=None, inputs=X):
         for variable in tf.global_variables():
             if values and variable.op.name in values:
                 variable.load(np.full(variable.shape.as_list(), values[variable.op.name]), session)
-        tf.saved_model.simple_save(session, folder, {"x": x}, {"y": y})
+        outputs = y if isinstance(y, dict) else {"y": y}
+        tf.saved_model.simple_save(session, folder, {"x": x}, outputs)
         return session.run(y, {x: inputs})
 
 
@@ -415,6 +417,57 @@ def test_a_graph_that_fails_where_the_plain_one_passes_is_not_taken(tmp_path, mo
     result = convert(ConvertOptions(str(tmp_path / "saved"), str(tmp_path / "bundle")))
     assert result["optimised"].startswith("not optimised: the optimised graph was worse compared")
     assert result["parity"]["passed"] and result["variables"]["kept"] == 14
+
+
+def slightly_wrong(monkeypatch):
+    """The fault is put in: weights that are folded with 1.001 times their factor."""
+    from conversion.optimize import batch_norm
+
+    right = batch_norm._scale_weights
+
+    def wrong(nodes, new, name, linear, scale, by_channel):
+        more = new.add(name + "/more", "Mul", scale, new.constant("more", np.float32(1.001)))
+        right(nodes, new, name, linear, more, by_channel)
+
+    monkeypatch.setattr(batch_norm, "_scale_weights", wrong)
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_a_fault_that_the_tolerance_would_hide_shows_against_the_plain_graph(
+    tmp_path, monkeypatch, precision
+):
+    slightly_wrong(monkeypatch)
+    saved(str(tmp_path / "saved"), network)
+    wide = Tolerance(0.1, 0.1) if precision == "float32" else None
+    options = {"precision": precision, "tolerance": wide}
+    result = convert(ConvertOptions(str(tmp_path / "saved"), str(tmp_path / "bundle"), **options))
+    assert result["optimised"] == (
+        "not optimised: the optimised graph moved output y by more than rounding"
+    )
+
+
+def test_a_graph_that_fails_its_comparison_stays_as_it_is(tmp_path):
+    expected = saved(str(tmp_path / "saved"), network)
+    path, out = str(tmp_path / "reference.npz"), str(tmp_path / "bundle")
+    np.savez(path, **{"inputs/x": X, "outputs/y": expected + 1})
+    options = {"reference": path, "allow_parity_failure": True}
+    result = convert(ConvertOptions(str(tmp_path / "saved"), out, **options))
+    assert result["optimised"].startswith("not optimised: the plain graph fails already compared")
+    assert "conv0/kernel" in Bundle.open(out).manifest["variables"]
+
+
+def two_heads(x):
+    y = network(x)
+    return {"dead": tf.nn.relu(y - 1e3), "live": tf.reduce_sum(x, [1, 2, 3])}
+
+
+def test_an_output_that_says_the_same_of_every_row_leaves_the_graph(tmp_path):
+    saved(str(tmp_path / "saved"), two_heads)
+    result = convert(ConvertOptions(str(tmp_path / "saved"), str(tmp_path / "bundle")))
+    assert result["optimised"] == (
+        "not optimised: output dead says the same of every row, or is not finite, and shows no "
+        "fault"
+    )
 
 
 def test_in_half_precision_the_folded_weights_are_stored_in_it(tmp_path):
