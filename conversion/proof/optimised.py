@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import tempfile
 from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Optional, Tuple
@@ -13,17 +13,20 @@ import numpy as np
 from batchinfer.errors import BatchinferError
 from batchinfer.tf1 import tf
 from conversion.lowering import Lowered, Request
-from conversion.model_files import VARIABLES, score_folder, write_graph
-from conversion.optimize.folded_values import write_variables
-from conversion.optimize.optimise import Optimised, optimise
+from conversion.model_files import score_folder
+from conversion.optimize.optimise import optimise
 from conversion.proof import parity
 from conversion.proof.batch_probe import short
+from conversion.proof.optimised_files import take_over, write
 from conversion.proof.settle_batch import flat_outputs
 from conversion.proof.tolerance import TOLERANCES
 from conversion.source import Source
 
-# What TensorFlow raises where it does not take a graph, or cannot run it.
-_FAULTS = (BatchinferError, tf.errors.OpError, ValueError, KeyError, TypeError, RuntimeError)
+# What is raised where TensorFlow does not take a graph or cannot run it, or the disk is full.
+_FAULTS = (
+    BatchinferError, tf.errors.OpError, ValueError, LookupError, TypeError, AttributeError,
+    AssertionError, RuntimeError, OSError,
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -98,14 +101,20 @@ def improve(plain: Plain, compare: Callable[[Mapping[str, Any]], Reports]) -> Ou
     Args:
         compare: the reports about some outputs.
     """
-    try:
-        made = optimise(plain.exact, plain.request.precision, plain.request.target)
-        why = _blind(plain) if made.worth_it else ""
-        if why or not made.worth_it:
-            return _left(plain, why)
-        return _tried(plain, made, compare)
-    except _FAULTS as error:
-        return _left(plain, short(error))
+    with contextlib.ExitStack() as stack:
+        try:
+            folder = stack.enter_context(_beside(plain))
+            tried = _tried(folder, plain, compare)
+        except _FAULTS as error:
+            return _left(plain, short(error))
+        if tried.lowered is not None:  # from here on a fault is one of the bundle itself
+            take_over(folder, plain.folder)
+        return tried
+
+
+def _beside(plain: Plain) -> Any:
+    parent = os.path.dirname(os.path.abspath(plain.folder))
+    return tempfile.TemporaryDirectory(prefix=".optimised-", dir=parent)
 
 
 def _left(plain: Plain, why: str) -> Outcome:
@@ -124,21 +133,21 @@ def _blind(plain: Plain) -> str:
     return ""
 
 
-def _tried(
-    plain: Plain, made: Optimised, compare: Callable[[Mapping[str, Any]], Reports]
-) -> Outcome:
-    parent = os.path.dirname(os.path.abspath(plain.folder))
-    with tempfile.TemporaryDirectory(prefix=".optimised-", dir=parent) as folder:
-        _write(folder, plain, made)
-        found = score_folder(folder, made.lowered.signature, plain.inputs)
-        reports = compare(found)
-        worse = reports.worse_than(plain.reports)
-        if worse:
-            return _left(plain, f"the optimised graph was worse {worse}")
-        far = _far(plain, found)
-        if far:
-            return _left(plain, f"the optimised graph moved output {far} by more than rounding")
-        _take_over(folder, plain.folder)
+def _tried(folder: str, plain: Plain, compare: Callable[[Mapping[str, Any]], Reports]) -> Outcome:
+    """The outcome, where the optimised model is in `folder` yet."""
+    made = optimise(plain.exact, plain.request.precision, plain.request.target)
+    why = _blind(plain) if made.worth_it else ""
+    if why or not made.worth_it:
+        return _left(plain, why)
+    write(folder, plain.folder, plain.source, plain.exact, made)
+    found = score_folder(folder, made.lowered.signature, plain.inputs)
+    reports = compare(found)
+    worse = reports.worse_than(plain.reports)
+    if worse:
+        return _left(plain, f"the optimised graph was worse {worse}")
+    far = _far(plain, found)
+    if far:
+        return _left(plain, f"the optimised graph moved output {far} by more than rounding")
     says = f"{made.sentence()}; outputs moved by {_moved(plain.outputs, found):.1e} at most"
     return Outcome(made.lowered, reports, says)
 
@@ -157,32 +166,9 @@ def _far(plain: Plain, found: Mapping[str, Any]) -> str:
 def _in_float32(plain: Plain) -> Mapping[str, Any]:
     """What the optimised model gives with the same folds, but in float32."""
     made = optimise(plain.exact, plain.request.precision, plain.request.target, exact=True)
-    parent = os.path.dirname(os.path.abspath(plain.folder))
-    with tempfile.TemporaryDirectory(prefix=".optimised-", dir=parent) as folder:
-        _write(folder, plain, made)
+    with _beside(plain) as folder:
+        write(folder, plain.folder, plain.source, plain.exact, made)
         return score_folder(folder, made.lowered.signature, plain.inputs)
-
-
-def _write(folder: str, plain: Plain, made: Optimised) -> None:
-    """The graph; the variables as well where some are new, else only a link to them."""
-    own, theirs = (os.path.join(one, os.path.dirname(VARIABLES)) for one in (folder, plain.folder))
-    same = len(made.lowered.mapping.assignments) == len(plain.exact.mapping.assignments)
-    if made.lowered.folded or not same:
-        write_variables(
-            made, os.path.join(plain.folder, VARIABLES), os.path.join(folder, VARIABLES)
-        )
-    elif os.path.isdir(theirs):
-        os.symlink(os.path.abspath(theirs), own)
-    write_graph(folder, plain.source, made.lowered)
-
-
-def _take_over(folder: str, target: str) -> None:
-    """Move the files over those of the plain model; its folder is not in its final place yet."""
-    own, theirs = (os.path.join(one, os.path.dirname(VARIABLES)) for one in (folder, target))
-    if os.path.isdir(own) and not os.path.islink(own):
-        shutil.rmtree(theirs)
-        os.replace(own, theirs)
-    os.replace(os.path.join(folder, "saved_model.pb"), os.path.join(target, "saved_model.pb"))
 
 
 def _moved(plain: Mapping[str, Any], found: Mapping[str, Any]) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
@@ -454,6 +456,20 @@ def test_a_graph_that_fails_its_comparison_stays_as_it_is(tmp_path):
     result = convert(ConvertOptions(str(tmp_path / "saved"), out, **options))
     assert result["optimised"].startswith("not optimised: the plain graph fails already compared")
     assert "conv0/kernel" in Bundle.open(out).manifest["variables"]
+
+
+def test_a_disk_that_is_full_leaves_the_plain_graph(tmp_path, monkeypatch):
+    from conversion.proof import optimised_files
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(optimised_files, "write_variables", full)
+    saved(str(tmp_path / "saved"), network)
+    result = convert(ConvertOptions(str(tmp_path / "saved"), str(tmp_path / "bundle")))
+    assert result["optimised"] == "not optimised: [Errno 28] No space left on device"
+    assert result["parity"]["passed"] and result["variables"]["kept"] == 14
+    assert sorted(os.listdir(str(tmp_path))) == ["bundle", "saved"]
 
 
 def two_heads(x):
