@@ -8,9 +8,8 @@ from typing import Any, Iterator, List, Sequence, Tuple
 from batchinfer.tf1 import tf
 from conversion.graphs.graph import Edge, GraphView
 from conversion.graphs.half import LARGEST
-from conversion.optimize.batch_norm import FOLDED
 from conversion.optimize.optimise import Optimised
-from conversion.optimize.precompute import Folded, refuse_infinite
+from conversion.optimize.precompute import Folded, folds, refuse_infinite
 from conversion.weights.specs import Assignment, GraphVariable, Piece, VariableSpec
 from conversion.weights.variable_copy import GROUP_BYTES, copy_variables, merge
 from conversion.weights.variables import variable_name
@@ -28,7 +27,7 @@ def write_variables(optimised: Optimised, plain: str, target: str) -> None:
         target: prefix of the checkpoint to write.
 
     Raises:
-        ConversionError: a computed value is not finite.
+        ConversionError: weights that were folded are not finite.
         InputError: a variable cannot be read.
     """
     os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -77,7 +76,7 @@ def _write_group(values: Sequence[Folded], graph_def: Any, plain: str, target: s
 
 
 def compute(values: Sequence[Folded], graph_def: Any, checkpoint: str) -> Tuple[List[Any], Any]:
-    """Tensors, in the current graph, of folded values, and whether all of them are finite.
+    """Tensors, in the current graph, of folded values, and whether all that were folded are finite.
 
     Args:
         graph_def: what `precompute` was given.
@@ -105,13 +104,10 @@ def compute(values: Sequence[Folded], graph_def: Any, checkpoint: str) -> Tuple[
     )
     finite = [tf.reduce_all(tf.is_finite(value)) for value in found]
     for index, value in enumerate(values):
-        for name in _folded_before(view, value) if value.dtype == "float16" else ():
+        before = folds(GraphView(graph_def, [value.edge.node]).reachable())
+        if not before:
+            finite[index] = tf.constant(True)
+        for name in before if value.dtype == "float16" else ():  # a cast would clamp them unseen
             tensor = tf.get_default_graph().get_tensor_by_name(name + ":0")
             finite[index] &= tf.reduce_all(tf.abs(tensor) <= LARGEST)
     return list(found), tf.stack(finite)
-
-
-def _folded_before(view: GraphView, value: Folded) -> List[str]:
-    """The nodes of `batch_norm` that a value is cast from; a cast would clamp them unseen."""
-    cone = GraphView(view.graph_def, [value.edge.node]).reachable()
-    return sorted(name for name in cone if name.rpartition("/")[2].startswith(FOLDED))

@@ -17,7 +17,7 @@ from conversion.lowering import Lowered
 from conversion.optimize.batch_norm import BIAS_ADD, FOLD_BATCH_NORM, fold_batch_norm
 from conversion.optimize.leftovers import IDENTITIES, WAITING
 from conversion.optimize.precompute import Folded, precompute
-from conversion.surgery import Applied, float16, sweep
+from conversion.surgery import Applied, float16, scrub, sweep
 from conversion.weights.names import Dropped, Mapping
 from conversion.weights.variables import graph_variables
 
@@ -69,16 +69,16 @@ def optimise(lowered: Lowered, precision: str, target: str, exact: bool = False)
     Raises:
         ConversionError: a step broke the graph, or a value that was computed is not finite.
     """
-    outputs = [Edge.parse(spec.tensor).node for spec in lowered.signature.outputs]
-    roots = tuple(outputs) + tuple(lowered.initialisers)
+    roots = _roots(lowered)
     graph_def, steps = _folded(lowered.graph_def, roots, precision)
     constants = 0
     if precision == "float16" and not exact:  # which looks at the range of constants
         graph_def, constants, applied = _in_half(graph_def, roots)
         steps.append(applied)
+    graph_def = _swept(graph_def, roots)
     ahead = precompute(GraphView(graph_def, roots))
     steps.append(Applied(PRECOMPUTE, ahead.count + constants))
-    made, _ = sweep.sweep(GraphView(ahead.graph_def, roots))
+    made = _swept(ahead.graph_def, roots)
     check(made, after=PRECOMPUTE)
     optimised = replace(
         lowered,
@@ -89,6 +89,20 @@ def optimise(lowered: Lowered, precision: str, target: str, exact: bool = False)
         host_ops=host_ops(made, target),
     )
     return Optimised(optimised, graph_def, tuple(steps))
+
+
+def _roots(lowered: Lowered) -> Tuple[str, ...]:
+    """The nodes that must stay: an input may be one that other nodes only wait for."""
+    signature = lowered.signature
+    tensors = [spec.tensor for spec in signature.outputs]
+    tensors += [tensor for spec in signature.inputs for tensor in spec.fed]
+    return tuple(Edge.parse(text).node for text in tensors) + tuple(lowered.initialisers)
+
+
+def _swept(graph_def: Any, roots: Tuple[str, ...]) -> Any:
+    """Without the nodes that nothing needs, nor colocation with them."""
+    kept, _ = sweep.sweep(GraphView(graph_def, roots))
+    return scrub.REWRITE.run(GraphView(kept, roots))[0]
 
 
 def _folded(graph_def: Any, roots: Tuple[str, ...], precision: str) -> Tuple[Any, List[Applied]]:
@@ -108,7 +122,7 @@ def _folded(graph_def: Any, roots: Tuple[str, ...], precision: str) -> Tuple[Any
 def _in_half(graph_def: Any, roots: Tuple[str, ...]) -> Tuple[Any, int, Applied]:
     """In float16; how many values of constants were computed for its sake; what it changed."""
     ahead = precompute(GraphView(graph_def, roots), constants_alone=True)
-    swept, _ = sweep.sweep(GraphView(ahead.graph_def, roots))
+    swept = _swept(ahead.graph_def, roots)
     made, count = float16.REWRITE.run(GraphView(swept, roots))
     check(made, after=float16.REWRITE.name)
     return made, ahead.count, Applied(float16.REWRITE.name, count)

@@ -10,6 +10,7 @@ import numpy as np
 from batchinfer.errors import ConversionError
 from conversion.graphs.constants import constant_value
 from conversion.graphs.graph import Edge, GraphView, copied
+from conversion.optimize.batch_norm import FOLDED
 from conversion.optimize.nodes import Nodes
 from conversion.optimize.static_values import FREE, SOURCES, Static, data_edges
 
@@ -72,7 +73,7 @@ def precompute(view: GraphView, constants_alone: bool = False) -> Precomputed:
         constants_alone: leave what depends on variables.
 
     Raises:
-        ConversionError: a value of constants is not finite.
+        ConversionError: a value of folded constants is not finite.
     """
     static = Static(view)
     new = Nodes(view.nodes)
@@ -88,7 +89,8 @@ def precompute(view: GraphView, constants_alone: bool = False) -> Precomputed:
             moved[edge] = new.variable(name, static.tensor(edge).dtype, static.dims(edge) or ())
             folded.append(_folded(static, edge, new.made[-2].name))
         elif value is not None:
-            refuse_infinite([(str(edge), bool(np.all(np.isfinite(value))))])
+            if folds(static.cone(edge.node)):
+                refuse_infinite([(str(edge), bool(np.all(np.isfinite(value))))])
             moved[edge] = new.constant(name, value)
     made = copied(view.graph_def)
     for node in made.node:
@@ -110,6 +112,14 @@ def _folded(static: Static, edge: Edge, target: str) -> Folded:
         tuple(sorted(ops)),
         made + read,
     )
+
+
+def folds(names: Iterable[str]) -> List[str]:
+    """The nodes among them that `batch_norm` made: what the plain graph has no value for.
+
+    Other values are those of the plain graph, be they infinite as in a mask or not.
+    """
+    return sorted(name for name in names if name.rpartition("/")[2].startswith(FOLDED))
 
 
 def refuse_infinite(values: Iterable[Tuple[str, bool]]) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Callable, Mapping, Optional, Tuple
 
 import numpy as np
+from google.protobuf.message import EncodeError
 
 from batchinfer.errors import BatchinferError
 from batchinfer.tf1 import tf
@@ -25,7 +26,7 @@ from conversion.source import Source
 # What is raised where TensorFlow does not take a graph or cannot run it, or the disk is full.
 _FAULTS = (
     BatchinferError, tf.errors.OpError, ValueError, LookupError, TypeError, AttributeError,
-    AssertionError, RuntimeError, OSError,
+    AssertionError, RuntimeError, OSError, EncodeError,
 )  # fmt: skip
 
 

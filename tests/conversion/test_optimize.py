@@ -305,13 +305,51 @@ def test_values_in_loops_and_branches_stay():
     assert computed(variables(compute, 4)) == {}
 
 
-def test_a_constant_that_would_not_be_finite_is_refused():
-    before = built(lambda x: x * tf.log(tf.constant([0.0, 1.0])), None, 2)
+def test_folded_weights_that_would_not_be_finite_are_refused():
+    large = tf.constant
+    before = built(lambda x: tf.matmul(x, large([[1e30], [1.0]])) * large(1e30), None, 2)
+    after, count = fold_batch_norm(GraphView(before, ["y"]))
     with pytest.raises(ConversionError, match=r"computed ahead, .* would not be finite"):
-        precompute(GraphView(before, ["y"]))
+        precompute(GraphView(after, ["y"]))
+    assert count == 1
 
 
-def saved(folder, compute, values=None, inputs=X):
+def test_an_infinity_of_the_plain_graph_is_kept_and_stands_in_no_way(tmp_path):
+    def masked(x):
+        mask = tf.log(tf.get_variable("open", [3])) + tf.log(tf.constant([1.0, 1.0, 0.0]))
+        return tf.nn.softmax(network(x) + mask)
+
+    expected = saved(str(tmp_path / "saved"), masked, {"open": [1, 1, 0]})
+    out = str(tmp_path / "bundle")
+    result = convert(ConvertOptions(str(tmp_path / "saved"), out))
+    assert result["optimised"].startswith("2 batch norms or factors folded into weights")
+    assert expected[:, 2].tolist() == [0, 0, 0]
+    assert np.max(np.abs(scored(out) - expected)) < 1e-6
+
+
+def test_colocation_with_a_node_that_goes_is_no_hindrance(tmp_path):
+    def placed(x):
+        y = tf.identity(network(x), name="goes")
+        with tf.colocate_with(y, ignore_existing=True):
+            return tf.nn.leaky_relu(y)
+
+    saved(str(tmp_path / "saved"), placed)
+    result = convert(ConvertOptions(str(tmp_path / "saved"), str(tmp_path / "bundle")))
+    assert result["optimised"].startswith("2 batch norms or factors folded into weights")
+
+
+def test_an_input_that_others_only_wait_for_stays(tmp_path):
+    def compute(x):
+        with tf.control_dependencies([tf.placeholder(tf.float32, [None], name="z")]):
+            return network(tf.identity(x))
+
+    saved(str(tmp_path / "saved"), compute, also="z:0")
+    result = convert(ConvertOptions(str(tmp_path / "saved"), str(tmp_path / "bundle")))
+    assert result["optimised"].startswith("2 batch norms or factors folded into weights")
+    assert result["inputs"] == ["x: float32[?, 6, 6, 4]", "z: float32[?]"]
+
+
+def saved(folder, compute, values=None, inputs=X, also=""):
     """A SavedModel of `y = compute(x)` for x of float32[?, 6, 6, 4]."""
     with tf.Graph().as_default() as graph, tf.Session(graph=graph) as session:
         tf.set_random_seed(4)
@@ -322,8 +360,9 @@ def saved(folder, compute, values=None, inputs=X):
             if values and variable.op.name in values:
                 variable.load(np.full(variable.shape.as_list(), values[variable.op.name]), session)
         outputs = y if isinstance(y, dict) else {"y": y}
-        tf.saved_model.simple_save(session, folder, {"x": x}, outputs)
-        return session.run(y, {x: inputs})
+        more = {also[:-2]: graph.get_tensor_by_name(also)} if also else {}
+        tf.saved_model.simple_save(session, folder, {"x": x, **more}, outputs)
+        return session.run(y, {x: inputs, **dict.fromkeys(more.values(), inputs[:, 0, 0, 0])})
 
 
 def network(x):
