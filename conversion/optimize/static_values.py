@@ -7,6 +7,7 @@ from typing import Any, Dict, FrozenSet, List, Optional, Set, Tuple
 from batchinfer.tf1 import tf
 from conversion.graphs.graft import inferred
 from conversion.graphs.graph import CONTROL, Edge, GraphView
+from conversion.tf_internals import attr_value
 from conversion.weights.variable_copy import GROUP_BYTES
 from conversion.weights.variables import variable_name
 
@@ -15,13 +16,15 @@ SOURCES = frozenset(("Const", "VarHandleOp", "ReadVariableOp"))
 FREE = frozenset(("Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient"))
 # Ops that always give the same of the same, and neither fail nor wait: what is not here stays.
 PURE = SOURCES | FREE | frozenset(
-    ("Abs", "Add", "AddN", "AddV2", "BatchMatMul", "BatchMatMulV2", "Cast", "ConcatV2", "Div",
-     "Exp", "Fill", "GatherV2", "Log", "Log1p", "MatMul", "Max", "Maximum", "Mean", "Min",
-     "Minimum", "Mul", "Neg", "Pack", "Pad", "PadV2", "Pow", "Prod", "RealDiv", "Reciprocal",
-     "Relu", "ReverseV2", "Rsqrt", "Sigmoid", "Slice", "Softmax", "Split", "SplitV", "Sqrt",
-     "Square", "SquaredDifference", "StridedSlice", "Sub", "Sum", "Tanh", "Tile", "Transpose",
+    ("Abs", "Add", "AddN", "AddV2", "Cast", "ConcatV2", "Div", "Exp", "Fill", "GatherV2", "Log",
+     "Log1p", "Max", "Maximum", "Min", "Minimum", "Mul", "Neg", "Pack", "Pad", "PadV2", "Pow",
+     "RealDiv", "Reciprocal", "Relu", "ReverseV2", "Rsqrt", "Sigmoid", "Slice", "Split", "SplitV",
+     "Sqrt", "Square", "SquaredDifference", "StridedSlice", "Sub", "Tanh", "Tile", "Transpose",
      "Unpack", "ZerosLike", "OnesLike")
 )  # fmt: skip
+# Ops that add up many numbers, in an order that depends on how many threads share them: of floats
+# the last bits differ from machine to machine, and the same source has to give the same bundle.
+SUMMING = frozenset(("BatchMatMul", "BatchMatMulV2", "MatMul", "Mean", "Prod", "Softmax", "Sum"))
 FLOATS = (tf.float32, tf.float16)
 SLACK_BYTES = 4096  # by which a result may be larger than what it is computed of
 
@@ -54,7 +57,7 @@ class Static:
         found: Set[str] = set()
         while ready:
             name = ready.pop()
-            if self.view.nodes[name].op not in PURE:
+            if not _is_pure(self.view.nodes[name]):
                 continue
             found.add(name)
             for reader in self.readers.get(name, ()):
@@ -143,6 +146,13 @@ class Static:
         edge = Edge(name, 0)
         dims, dtype = self.dims(edge), self.tensor(edge).dtype
         return GROUP_BYTES if dims is None else volume(dims) * (dtype.size or 0)
+
+
+def _is_pure(node: Any) -> bool:
+    """Whole numbers add up to the same in every order."""
+    if node.op in SUMMING:
+        return bool(tf.as_dtype(attr_value(node, "T").type).is_integer)
+    return node.op in PURE
 
 
 def volume(dims: Tuple[int, ...]) -> int:

@@ -279,12 +279,36 @@ def test_a_vector_that_is_repeated_for_every_row_is_computed_but_not_repeated():
         lambda x: tf.reshape(get("a", 4, 2), [2, 4]) + x,
         lambda x: tf.gather(get("a", 9, 4), tf.cast(x, tf.int32)),
         lambda x: x + tf.random_uniform([4]) * get("a", 4),
+        lambda x: x + tf.reduce_sum(get("a", 9, 4), 0),
+        lambda x: x + tf.reduce_mean(get("a", 9, 4)),
+        lambda x: x + tf.matmul(get("a", 2, 9), get("b", 9, 4)),
         lambda x: tf.cast(tf.cast(get("a", 4), tf.int32) + tf.cast(x, tf.int32), tf.float32),
     ],
-    ids=["only another shape", "rows of a table", "random", "whole numbers"],
+    ids=[
+        "only another shape",
+        "rows of a table",
+        "random",
+        "sum",
+        "mean",
+        "product",
+        "whole numbers",
+    ],
 )
 def test_what_costs_nothing_or_is_not_known_before_stays(compute):
     assert computed(variables(compute, 2, 4)) == {}
+
+
+def test_a_sum_of_constants_stays():
+    before = built(lambda x: x * tf.reduce_sum(tf.constant(X)), None, 4)
+    assert precompute(GraphView(before, ["y"])).count == 0
+
+
+def test_a_sum_of_whole_numbers_is_the_same_on_every_machine_and_is_computed():
+    def compute(x):
+        dims = tf.reduce_prod(tf.constant([2, 3]))
+        return x * tf.reshape(tf.exp(get("a", 2, 3)), tf.reshape(dims, [1]))
+
+    assert computed(variables(compute, 6)) == {(6,): ["a"]}
 
 
 def test_a_value_as_large_as_the_memory_that_copying_takes_is_not_computed(monkeypatch):
