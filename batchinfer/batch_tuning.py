@@ -27,7 +27,7 @@ NEAR = 1.05  # rates that are as good as equal
 CONTENDER = 1.25  # times slower than the fastest: measured again
 SIZE_S = 0.08  # that each size is run for at most at a time, and at least twice by each thread
 SHARE = 0.005  # of the time that the run will take, for each size
-AGAIN_SHARE = 0.02  # of it, to measure the contenders again in turn
+AGAIN_SHARE = 0.01  # of it, to measure the contenders again in turn
 QUICK_S = 0.001  # a run: the next size is four times this one, not twice
 BUDGET_S = 3.0  # for all sizes, without the first run of each
 LONGEST_S = 30.0  # with it: XLA compiles then, for 1 to 2 s a size
@@ -83,7 +83,7 @@ def measure(
         lane: runs as many calls at once as scoring will.
         most_rows: that a batch of this run can have at all.
         num_rows: of the whole run: each size is measured for 1/200 of what it will take, but no
-            longer than 80 ms, and the contenders again for 1/50 together.
+            longer than 80 ms, and the contenders again for 1/100 together.
     """
     before = scorer.batch_rows
     trial = _Trial(scorer, sample, lane, num_rows, clock)

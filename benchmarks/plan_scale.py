@@ -15,8 +15,8 @@ finished  `prepare` of an output that is done: list both, read plan and ledger, 
 half      the same with every second shard missing: what precedes the first shard handed out
 command   `jobs/score.py` on the finished output, from fork to exit
 driver    the dispatcher and Ray over 64 actors that sleep, 1,000 shards a minute for a minute
-start     `jobs/score.py` on 10 files, from fork to the exit of a whole job; `first_row_s` until the
-          first progress of a row (the driver asks every 2 s, so that it may be as much too late)
+start     `jobs/score.py` on 10 files, from fork to the exit of a whole job; `actor_ready_s` of it,
+          from the command's own start, until the first actor has restored the model
 """
 
 from __future__ import annotations
