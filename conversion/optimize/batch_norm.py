@@ -27,7 +27,6 @@ from conversion.tf_internals import attr_value
 
 NORMS = ("FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3")
 STATISTICS = slice(1, 5)  # scale, offset, mean, variance
-FOLDED = ("folded_weights", "folded_bias")  # ends of the names of what is computed anew
 
 
 def fold_batch_norm(view: GraphView, in_half: Optional[Container[str]] = None) -> Tuple[Any, int]:

@@ -9,6 +9,8 @@ import numpy as np
 from batchinfer.tf1 import tf
 from conversion.graphs.functions import free_name
 
+FOLDED = ("folded_weights", "folded_bias")  # ends of the names of what a fold computes anew
+
 
 class Nodes:
     """What an optimisation adds to a graph; each call gives the edge of what it made.

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Dict, FrozenSet, Iterable, Iterator, List, Set, Tuple
+from typing import Any, Dict, FrozenSet, Iterable, List, Tuple
 
 import numpy as np
 
 from batchinfer.errors import ConversionError
 from conversion.graphs.constants import constant_value
 from conversion.graphs.graph import Edge, GraphView, copied
-from conversion.optimize.batch_norm import FOLDED
-from conversion.optimize.nodes import Nodes
-from conversion.optimize.static_values import FREE, SOURCES, Static, data_edges
+from conversion.optimize.nodes import FOLDED, Nodes
+from conversion.optimize.static_values import FREE, SOURCES, Static
+from conversion.optimize.worth import chosen
+from conversion.weights.variables import variable_name
 
 
 @dataclass(frozen=True)
@@ -64,10 +65,7 @@ class Precomputed:
 
 
 def precompute(view: GraphView, constants_alone: bool = False) -> Precomputed:
-    """Only floats; a value is as large as what it is computed of at most (`Static.fits`).
-
-    Where a value is not worth it, such as a vector repeated for each row, the values that it is
-    computed of may be.
+    """Only floats, and those that are worth it (`worth.py`).
 
     Args:
         constants_alone: leave what depends on variables.
@@ -76,20 +74,19 @@ def precompute(view: GraphView, constants_alone: bool = False) -> Precomputed:
         ConversionError: a value of folded constants is not finite.
     """
     static = Static(view)
-    new = Nodes(view.nodes)
+    handles = [node for node in view.graph_def.node if node.op == "VarHandleOp"]
+    new = Nodes([*view.nodes, *map(variable_name, handles)])
     moved: Dict[Edge, str] = {}
     folded: List[Folded] = []
-    for edge in _values(static):
-        sources = static.variables(static.cone(edge.node))
+    for edge in chosen(static, constants_alone):
+        sources = static.variables(edge.node)
         value = None if sources else constant_value(view, edge)
         name = f"{edge.node}/folded"
-        if sources and constants_alone:
-            continue
         if sources:
             moved[edge] = new.variable(name, static.tensor(edge).dtype, static.dims(edge) or ())
             folded.append(_folded(static, edge, new.made[-2].name))
         elif value is not None:
-            if folds(static.cone(edge.node)):
+            if edge.node in static.from_folds:
                 refuse_infinite([(str(edge), bool(np.all(np.isfinite(value))))])
             moved[edge] = new.constant(name, value)
     made = copied(view.graph_def)
@@ -108,7 +105,7 @@ def _folded(static: Static, edge: Edge, target: str) -> Folded:
         edge,
         tensor.dtype.name,
         static.dims(edge) or (),
-        static.variables(cone),
+        static.variables(edge.node),
         tuple(sorted(ops)),
         made + read,
     )
@@ -134,26 +131,3 @@ def refuse_infinite(values: Iterable[Tuple[str, bool]]) -> None:
     names = [name for name, finite in values if not finite]
     if names:
         raise ConversionError(f"computed ahead, {', '.join(names[:3])} would not be finite")
-
-
-def _values(static: Static) -> Iterator[Edge]:
-    """The tensors to compute ahead, those that others need first."""
-    seen: Set[Edge] = set()
-    waiting = [
-        edge
-        for node in static.view.graph_def.node
-        if node.name not in static.names
-        for edge in data_edges(node)
-    ][::-1]
-    while waiting:
-        edge = waiting.pop()
-        if edge in seen or edge not in static:
-            continue
-        seen.add(edge)
-        ops = {static.view.nodes[name].op for name in static.cone(edge.node)}
-        if not ops - SOURCES - FREE:
-            continue
-        if static.fits(edge) and edge.node not in static.view.roots:
-            yield edge
-        else:
-            waiting += data_edges(static.view.nodes[edge.node])

@@ -7,6 +7,7 @@ from typing import Any, Dict, FrozenSet, List, Optional, Set, Tuple
 from batchinfer.tf1 import tf
 from conversion.graphs.graft import inferred
 from conversion.graphs.graph import CONTROL, Edge, GraphView
+from conversion.optimize.nodes import FOLDED
 from conversion.tf_internals import attr_value
 from conversion.weights.variable_copy import GROUP_BYTES
 from conversion.weights.variables import variable_name
@@ -26,6 +27,9 @@ PURE = SOURCES | FREE | frozenset(
 # the last bits differ from machine to machine, and the same source has to give the same bundle.
 SUMMING = frozenset(("BatchMatMul", "BatchMatMulV2", "MatMul", "Mean", "Prod", "Softmax", "Sum"))
 FLOATS = (tf.float32, tf.float16)
+Source = Tuple[str, str]  # kind and name
+VARIABLE = "variable"
+NONE: Source = ("constant", "")
 SLACK_BYTES = 4096  # by which a result may be larger than what it is computed of
 
 
@@ -38,33 +42,73 @@ class Static:
     Attributes:
         view: the graph.
         names: of the nodes.
+        sources: by node, the variables and constants that it is computed of; of constants only
+            those of more than one number.
+        source_bytes: sizes of the sources.
+        works: the nodes that compute something, or read what does.
+        from_folds: the nodes that `batch_norm` made, and those that read them.
     """
 
     def __init__(self, view: GraphView) -> None:
         self.view = view
         self._graph = inferred(view.graph_def)
         self.readers: Dict[str, List[str]] = {}
-        for node in view.graph_def.node:
-            for source in _sources(node):
-                self.readers.setdefault(source, []).append(node.name)
-        self.names = self._found()
-        self._users: Dict[str, Set[str]] = {}
-        self._sources_of: Dict[str, FrozenSet[str]] = {}
+        self._inputs = {node.name: _inputs(node) for node in view.graph_def.node}
+        for name, inputs in self._inputs.items():
+            for source in inputs:
+                self.readers.setdefault(source, []).append(name)
+        self._users: Dict[Source, Set[str]] = {}
+        self.source_bytes: Dict[Source, int] = {}
+        self.sources: Dict[str, FrozenSet[Source]] = {}
+        self.works: Set[str] = set()
+        self.from_folds: Set[str] = set()
+        for name in self._found():
+            self._trace(name)
+        self.names = frozenset(self.sources)
 
-    def _found(self) -> FrozenSet[str]:
-        waiting = {node.name: len(_sources(node)) for node in self.view.graph_def.node}
+    def _found(self) -> List[str]:
+        """The static nodes, each after what it is computed of."""
+        waiting = {name: len(inputs) for name, inputs in self._inputs.items()}
         ready = [name for name, count in waiting.items() if not count]
-        found: Set[str] = set()
+        found: List[str] = []
         while ready:
             name = ready.pop()
             if not _is_pure(self.view.nodes[name]):
                 continue
-            found.add(name)
+            found.append(name)
             for reader in self.readers.get(name, ()):
                 waiting[reader] -= 1
                 if not waiting[reader]:
                     ready.append(reader)
-        return frozenset(found)
+        return found
+
+    def _trace(self, name: str) -> None:
+        """Of a node whose inputs were traced: a set that nothing was added to is not made again."""
+        node, inputs = self.view.nodes[name], self._inputs[name]
+        sets = [self.sources[one] for one in inputs]
+        largest = max(sets, key=len, default=self._own_source(node))
+        same = all(one is largest or one <= largest for one in sets)
+        self.sources[name] = largest if same else largest.union(*sets)
+        if node.op not in SOURCES | FREE or inputs & self.works:
+            self.works.add(name)
+        if name.rpartition("/")[2].startswith(FOLDED) or inputs & self.from_folds:
+            self.from_folds.add(name)
+
+    def _own_source(self, node: Any) -> FrozenSet[Source]:
+        """A variable, whatever the number of its handles, or a constant; of other nodes none."""
+        source = source_of(node)
+        if source is None:
+            return frozenset()
+        if node.op == "VarHandleOp":
+            shape = tf.TensorShape(node.attr["shape"].shape)
+            dims = tuple(shape.as_list()) if shape.is_fully_defined() else None
+        else:
+            dims = self.dims(Edge(node.name, 0))
+        if node.op == "Const" and dims is not None and volume(dims) <= 1:
+            return frozenset()  # of which a graph has many
+        size = tf.as_dtype(node.attr["dtype"].type).size or 0
+        self.source_bytes[source] = GROUP_BYTES if dims is None else volume(dims) * size
+        return frozenset([source])
 
     def __contains__(self, edge: Edge) -> bool:
         return edge.node in self.names
@@ -78,21 +122,24 @@ class Static:
         shape = self.tensor(edge).shape
         return tuple(shape.as_list()) if shape.is_fully_defined() else None
 
-    def cone(self, name: str) -> Set[str]:
-        """The nodes that a static node's value is computed of, itself included."""
+    def cone(self, name: str, most: Optional[int] = None) -> Set[str]:
+        """The nodes that a static node's value is computed of, itself included.
+
+        Args:
+            most: nodes to look at.
+        """
         found: Set[str] = set()
         waiting = [name]
-        while waiting:
+        while waiting and (most is None or len(found) < most):
             one = waiting.pop()
             if one not in found:
                 found.add(one)
-                waiting += _sources(self.view.nodes[one])
+                waiting += self._inputs[one]
         return found
 
-    def variables(self, cone: Set[str]) -> FrozenSet[str]:
-        """Names of the variables among what is read."""
-        nodes = [self.view.nodes[name] for name in cone]
-        return frozenset(variable_name(node) for node in nodes if node.op == "VarHandleOp")
+    def variables(self, name: str) -> FrozenSet[str]:
+        """Names of the variables that a static node's value is computed of."""
+        return frozenset(text for kind, text in self.sources[name] if kind == VARIABLE)
 
     def fits(self, edge: Edge) -> bool:
         """Whether a value is worth keeping in place of what it is computed of.
@@ -109,7 +156,7 @@ class Static:
     def sizes_bytes(self, edge: Edge) -> Tuple[int, int]:
         """Of a value whose shape is known, and of what it is computed of."""
         made = volume(self.dims(edge) or ()) * (self.tensor(edge).dtype.size or 0)
-        return made, sum(self._read_bytes(name) for name in self.cone(edge.node))
+        return made, sum(self.source_bytes[one] for one in self.sources[edge.node])
 
     def users(self, edge: Edge) -> Set[str]:
         """The nodes, not static themselves, for which the sources of a value are read."""
@@ -120,18 +167,20 @@ class Static:
 
     def _find_users(self) -> None:
         for node in self.view.graph_def.node:
-            for edge in data_edges(node) if node.name not in self.names else ():
+            if node.name in self.names:
+                continue
+            own = source_of(node)
+            if own is not None:  # such as another handle of the variable, in a branch
+                self._users.setdefault(own, set()).add(node.name)
+            for edge in data_edges(node):
                 for source in self._weights(edge.node) if edge in self else ():
                     self._users.setdefault(source, set()).add(node.name)
 
-    def _weights(self, name: str) -> FrozenSet[str]:
+    def _weights(self, name: str) -> FrozenSet[Source]:
         """The variables, or without any the largest constant, that a value is computed of."""
-        if name not in self._sources_of:
-            cone = self.cone(name)
-            constants = sorted(one for one in cone if self.view.nodes[one].op == "Const")
-            largest = max(constants, key=self._read_bytes, default="")
-            self._sources_of[name] = self.variables(cone) or frozenset([largest])
-        return self._sources_of[name]
+        variables = frozenset(one for one in self.sources[name] if one[0] == VARIABLE)
+        largest = max(sorted(self.sources[name]), key=self.source_bytes.__getitem__, default=NONE)
+        return variables or frozenset([largest])
 
     def reads_more_than_first(self, name: str) -> bool:
         """Whether some node reads another tensor of a node than its first."""
@@ -139,13 +188,12 @@ class Static:
         edges = [edge for node in readers for edge in data_edges(node)]
         return any(edge.node == name and edge.index > 0 for edge in edges)
 
-    def _read_bytes(self, name: str) -> int:
-        """Of a variable that is read, or of a constant, the size; of other nodes nothing."""
-        if self.view.nodes[name].op not in ("ReadVariableOp", "Const"):
-            return 0
-        edge = Edge(name, 0)
-        dims, dtype = self.dims(edge), self.tensor(edge).dtype
-        return GROUP_BYTES if dims is None else volume(dims) * (dtype.size or 0)
+
+def source_of(node: Any) -> Optional[Source]:
+    """The variable of a handle, by the name that its handles share, or the constant."""
+    if node.op == "VarHandleOp":
+        return VARIABLE, variable_name(node)
+    return ("constant", node.name) if node.op == "Const" else None
 
 
 def _is_pure(node: Any) -> bool:
@@ -167,6 +215,6 @@ def data_edges(node: Any) -> List[Edge]:
     return [edge for edge in map(Edge.parse, node.input) if edge.index != CONTROL]
 
 
-def _sources(node: Any) -> Set[str]:
+def _inputs(node: Any) -> Set[str]:
     """The nodes that a node reads or waits for."""
     return {Edge.parse(text).node for text in node.input}

@@ -320,6 +320,86 @@ def test_a_value_as_large_as_the_memory_that_copying_takes_is_not_computed(monke
     assert not Static(GraphView(before, ["y"])).fits(Edge("Exp", 0))
 
 
+def tied(x):
+    """A table that is read as it is, transposed and in multiples."""
+    table = get("table", 50, 64)
+    hidden = tf.gather(table, tf.cast(x[:, 0], tf.int32))
+    return tf.matmul(tf.matmul(hidden, tf.transpose(table * 8.0)), table * 2.0)
+
+
+def read_in_parts(x):
+    parts = [get(f"part{index}", 25, 64) for index in range(2)]
+    table = lambda: tf.concat([part.read_value() for part in parts], 0)  # noqa: E731
+    return tf.matmul(tf.gather(table(), tf.cast(x[:, 0], tf.int32)), tf.transpose(table()))
+
+
+def repeated(x):
+    table = get("table", 50, 64)
+    return tf.matmul(x, tf.concat([table.read_value(), table.read_value()], 1))
+
+
+@pytest.mark.parametrize("compute", [tied, read_in_parts, repeated])
+def test_values_that_would_make_the_bundle_larger_stay(compute):
+    assert computed(variables(compute, None, 50)) == {}
+
+
+def test_a_constant_in_several_shapes_stays_one_and_small_values_of_others_are_computed():
+    kernel = tf.constant  # 64 x 64 float32: 16 kB
+
+    def compute(x):
+        w = kernel(np.ones([64, 64], np.float32))
+        small = tf.exp(tf.constant([1.0, 2.0]))[0]
+        return sum(tf.matmul(x, one) for one in (w, w * 2.0, tf.square(w), tf.abs(w))) * small
+
+    before = built(compute, None, 64)
+    after, _ = sweep(GraphView(precompute(GraphView(before, ["y"])).graph_def, ["y"]))
+    assert after.ByteSize() < before.ByteSize() + 4096
+    assert "Exp" not in ops(after) and "Square" in ops(after)
+
+
+def test_a_variable_with_one_reader_may_be_kept_in_another_shape_alone():
+    compute = lambda x: tf.matmul(x, tf.transpose(get("a", 64, 64) * 2.0))  # noqa: E731
+    assert computed(variables(compute, None, 64)) == {(64, 64): ["a"]}
+
+
+def test_weights_that_a_branch_reads_by_a_handle_of_its_own_are_not_folded():
+    def read(name, *shape):
+        handle = tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=shape, shared_name=name)
+        return tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32)
+
+    def compute(x):
+        branch = tf.cond(x[0, 0] > 0, lambda: tf.matmul(x, read("w", 4, 4)), lambda: x)
+        return tf.matmul(x, read("w", 4, 4)) * read("s", 4) + branch
+
+    before = built(compute, None, 4)
+    assert fold_batch_norm(GraphView(before, ["y"])) == (before, 0)
+
+
+def test_a_new_variable_takes_no_name_under_which_another_is_shared():
+    def compute(x):
+        handle = tf.raw_ops.VarHandleOp(dtype=tf.float32, shape=[4], shared_name="twice/folded")
+        other = tf.raw_ops.ReadVariableOp(resource=handle, dtype=tf.float32)
+        return x * other + x * tf.multiply(get("a", 4), 2.0, name="twice")
+
+    before = built(compute, None, 4)
+    assert [one.target for one in precompute(GraphView(before, ["y"])).folded] == ["twice/folded_1"]
+
+
+def test_a_long_chain_is_looked_at_once(monkeypatch):
+    def compute(x):
+        y = tf.tile(get("a", 4), [4000])
+        for _ in range(300):
+            y = y + 1.0
+        return x * y
+
+    before, _ = sweep(GraphView(built(compute, 16000), ["y"]))
+    looked_at = []
+    fits = Static.fits
+    monkeypatch.setattr(Static, "fits", lambda *both: looked_at.append(1) or fits(*both))
+    monkeypatch.setattr(Static, "cone", None)  # a walk over all that a value is computed of
+    assert precompute(GraphView(before, ["y"])).folded == () and len(looked_at) < 310
+
+
 def test_values_in_loops_and_branches_stay():
     def compute(x):
         step = lambda y: y + tf.exp(get("a", 4))  # noqa: E731
