@@ -6,7 +6,7 @@ from typing import Any, Dict, List, Set, Tuple
 
 from conversion.graphs.frames import guarded, readers
 from conversion.graphs.graph import CONTROL, Edge, GraphView, copied
-from conversion.optimize.static_values import PURE, SUMMING
+from conversion.optimize.kinds import PURE, SUMMING
 from conversion.surgery.rewrite import Rewrite
 
 # Ops that neither fail nor change anything, so that nothing has to wait for them.

@@ -14,7 +14,8 @@ from conversion.graphs.graph import Edge, GraphView, check
 from conversion.graphs.half import Analysis
 from conversion.graphs.host_ops import host_ops
 from conversion.lowering import Lowered
-from conversion.optimize.batch_norm import BIAS_ADD, FOLD_BATCH_NORM, fold_batch_norm
+from conversion.optimize.batch_norm import FOLD_BATCH_NORM, fold_batch_norm
+from conversion.optimize.bias_add import BIAS_ADD
 from conversion.optimize.leftovers import IDENTITIES, WAITING
 from conversion.optimize.precompute import Folded, precompute
 from conversion.surgery import Applied, float16, scrub, sweep

@@ -10,8 +10,9 @@ import numpy as np
 from batchinfer.errors import ConversionError
 from conversion.graphs.constants import constant_value
 from conversion.graphs.graph import Edge, GraphView, copied
+from conversion.optimize.kinds import FREE, SOURCES
 from conversion.optimize.nodes import FOLDED, Nodes
-from conversion.optimize.static_values import FREE, SOURCES, Static
+from conversion.optimize.static_values import Static
 from conversion.optimize.worth import chosen
 from conversion.weights.variables import variable_name
 

@@ -7,25 +7,11 @@ from typing import Any, Dict, FrozenSet, List, Optional, Set, Tuple
 from batchinfer.tf1 import tf
 from conversion.graphs.graft import inferred
 from conversion.graphs.graph import CONTROL, Edge, GraphView
+from conversion.optimize.kinds import FREE, SOURCES, is_pure
 from conversion.optimize.nodes import FOLDED
-from conversion.tf_internals import attr_value
 from conversion.weights.variable_copy import GROUP_BYTES
 from conversion.weights.variables import variable_name
 
-SOURCES = frozenset(("Const", "VarHandleOp", "ReadVariableOp"))
-# Ops that give their input's values in another shape, for nothing.
-FREE = frozenset(("Identity", "Reshape", "Squeeze", "ExpandDims", "StopGradient"))
-# Ops that always give the same of the same, and neither fail nor wait: what is not here stays.
-PURE = SOURCES | FREE | frozenset(
-    ("Abs", "Add", "AddN", "AddV2", "Cast", "ConcatV2", "Div", "Exp", "Fill", "GatherV2", "Log",
-     "Log1p", "Max", "Maximum", "Min", "Minimum", "Mul", "Neg", "Pack", "Pad", "PadV2", "Pow",
-     "RealDiv", "Reciprocal", "Relu", "ReverseV2", "Rsqrt", "Sigmoid", "Slice", "Split", "SplitV",
-     "Sqrt", "Square", "SquaredDifference", "StridedSlice", "Sub", "Tanh", "Tile", "Transpose",
-     "Unpack", "ZerosLike", "OnesLike")
-)  # fmt: skip
-# Ops that add up many numbers, in an order that depends on how many threads share them: of floats
-# the last bits differ from machine to machine, and the same source has to give the same bundle.
-SUMMING = frozenset(("BatchMatMul", "BatchMatMulV2", "MatMul", "Mean", "Prod", "Softmax", "Sum"))
 FLOATS = (tf.float32, tf.float16)
 Source = Tuple[str, str]  # kind and name
 VARIABLE = "variable"
@@ -73,7 +59,7 @@ class Static:
         found: List[str] = []
         while ready:
             name = ready.pop()
-            if not _is_pure(self.view.nodes[name]):
+            if not is_pure(self.view.nodes[name]):
                 continue
             found.append(name)
             for reader in self.readers.get(name, ()):
@@ -85,8 +71,8 @@ class Static:
     def _trace(self, name: str) -> None:
         """Of a node whose inputs were traced: a set that nothing was added to is not made again."""
         node, inputs = self.view.nodes[name], self._inputs[name]
-        sets = [self.sources[one] for one in inputs]
-        largest = max(sets, key=len, default=self._own_source(node))
+        sets = [self._own_source(node), *(self.sources[one] for one in inputs)]
+        largest = max(sets, key=len)
         same = all(one is largest or one <= largest for one in sets)
         self.sources[name] = largest if same else largest.union(*sets)
         if node.op not in SOURCES | FREE or inputs & self.works:
@@ -194,13 +180,6 @@ def source_of(node: Any) -> Optional[Source]:
     if node.op == "VarHandleOp":
         return VARIABLE, variable_name(node)
     return ("constant", node.name) if node.op == "Const" else None
-
-
-def _is_pure(node: Any) -> bool:
-    """Whole numbers add up to the same in every order."""
-    if node.op in SUMMING:
-        return bool(tf.as_dtype(attr_value(node, "T").type).is_integer)
-    return node.op in PURE
 
 
 def volume(dims: Tuple[int, ...]) -> int:

@@ -127,7 +127,7 @@ def _blind(plain: Plain) -> str:
     """Why a comparison with the plain model's outputs would not show a fault; "" where it would."""
     failed = plain.reports.failed()
     if failed:
-        return f"the plain graph fails already {failed}"
+        return f"the plain graph fails already, {failed}"
     flat = ", ".join(flat_outputs(plain.outputs))
     if flat:
         return f"output {flat} says the same of every row, or is not finite, and shows no fault"
