@@ -27,6 +27,7 @@ NEAR = 1.05  # rates that are as good as equal
 CONTENDER = 1.25  # times slower than the fastest: measured again
 SIZE_S = 0.08  # that each size is run for at most at a time, and at least twice by each thread
 SHARE = 0.005  # of the time that the run will take, for each size
+MOST_SHARE = 0.02  # of it; a size whose runs would take longer is not tried
 AGAIN_SHARE = 0.01  # of it, to measure the contenders again in turn
 QUICK_S = 0.001  # a run: the next size is four times this one, not twice
 BUDGET_S = 3.0  # for all sizes, without the first run of each
@@ -83,7 +84,8 @@ def measure(
         lane: runs as many calls at once as scoring will.
         most_rows: that a batch of this run can have at all.
         num_rows: of the whole run: each size is measured for 1/200 of what it will take, but no
-            longer than 80 ms, and the contenders again for 1/100 together.
+            longer than 80 ms, and the contenders again for 1/100 together; a size of which three
+            runs would take more than 1/50 is not tried.
     """
     before = scorer.batch_rows
     trial = _Trial(scorer, sample, lane, num_rows, clock)
@@ -97,7 +99,7 @@ def measure(
 
 def _double(trial: _Trial, limit: int) -> None:
     size, stale = min(SMALLEST_ROWS, limit), 0
-    while size <= limit and stale < STALE and not trial.over():
+    while size <= limit and stale < STALE and trial.affords(size):
         fastest = max(trial.rates().values(), default=0.0)
         if not trial.run(size):
             return
@@ -118,6 +120,13 @@ class _Trial:
 
     def over(self) -> bool:
         return self._spent_s > BUDGET_S or self._clock() - self._began > LONGEST_S
+
+    def affords(self, size: int) -> bool:
+        """Whether the next size is worth its time: three runs, each at most so much longer."""
+        if self.over() or not self._times:
+            return not self.over()
+        last = max(self._times)
+        return 3 * self.run_s(last) * size / last <= MOST_SHARE * self._expected_s()
 
     def run_s(self, size: int) -> float:
         """Seconds of a run with every thread of the lane at work: the lower quartile.
