@@ -24,16 +24,19 @@ from batchinfer.bundle import Bundle
 from batchinfer.bundle_cache import local_bundle
 from batchinfer.dispatcher import ActorLostError
 from batchinfer.errors import (
+    BadRowError,
     BatchinferError,
     InputError,
     StoppedError,
     StorageError,
     TransientStorageError,
+    first_line,
 )
 from batchinfer.job import ScoringJob
 from batchinfer.memory import keep_freed_memory
 from batchinfer.pipeline import Lane
 from batchinfer.plan import Shard
+from batchinfer.poison import sound
 from batchinfer.run_folder import RunFolder
 from batchinfer.schema import Columns
 from batchinfer.score_shard import score_shard
@@ -120,7 +123,8 @@ class ScoringActor:
         Returns:
             `record`, the fields of a ShardRecord, `batch_rows` as it is now, and `spans` where a
             profile is wanted; or an `error` with its `kind`: `shard` (this shard is at fault),
-            `storage` (the store is), `process` (this actor may be).
+            `row` (one row is, and that ends the run), `storage` (the store is), `process` (this
+            actor may be).
         """
         progress = self._progress[shard.index] = self._begin()
         try:
@@ -134,6 +138,7 @@ class ScoringActor:
                 self._open_input,
                 self._lane,
                 progress,
+                self._job.fail_on_bad_row,
             )
             found = {"record": asdict(record), "batch_rows": self._scorer.batch_rows}
             return {**found, "spans": progress.spans} if self._job.profile else found
@@ -162,7 +167,8 @@ class ScoringActor:
 
             def measured() -> Any:
                 batches = iter(ShardReader(shard, self._columns, self._open_input))
-                sample = next((batch for batch in batches if batch.num_rows), None)
+                first = next((batch for batch in batches if batch.num_rows), None)
+                sample = first and sound(scorer.score, getattr(scorer, "refused", ()), first)
                 if sample is None:
                     return None
                 most_rows, num_rows = self._job.most_shard_rows // 2, self._job.num_rows
@@ -313,14 +319,11 @@ def _failure(error: BaseException, stage: str = "") -> dict[str, Any]:
     output = isinstance(error, StorageError) and stage == "writing"
     if isinstance(error, TransientStorageError) or output:
         kind = "storage"
+    elif isinstance(error, BadRowError):
+        kind = "row"
     elif isinstance(error, (BatchinferError, *refused)):
         kind = "shard"
     else:
         kind = "process"
-    text = str(error) if isinstance(error, BatchinferError) else _first_line(error)
+    text = str(error) if isinstance(error, BatchinferError) else first_line(error)
     return {"error": text, "kind": kind, "final": isinstance(error, InputError)}
-
-
-def _first_line(error: BaseException) -> str:
-    text = str(getattr(error, "message", None) or error).strip()
-    return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import Any, Deque, Iterable, Iterator, Mapping, Sequence
+from typing import Any, Deque, Iterable, Iterator, Mapping, NamedTuple, Sequence, Tuple
 
 import numpy as np
 
@@ -12,6 +12,18 @@ from batchinfer.errors import InputError
 from batchinfer.ragged import Ragged
 
 Rows = Any  # np.ndarray of shape (n, *row_shape), or Ragged
+
+
+class Place(NamedTuple):
+    """Neighbouring rows of one file: where rows of a batch come from.
+
+    Attributes:
+        first_row: number of the first one in its file, from 0.
+    """
+
+    url: str
+    first_row: int
+    num_rows: int
 
 
 @dataclass(frozen=True)
@@ -23,16 +35,19 @@ class Batch:
             rows where those differ in length.
         kept: the columns that go to the output as they are: Arrow tables that hold n rows.
         num_rows: n.
+        places: where the rows come from, n in all and in order; empty where nobody asks.
     """
 
     feeds: Mapping[str, Rows]
     kept: tuple[Any, ...]
     num_rows: int
+    places: Tuple[Place, ...] = ()
 
     def slice(self, start: int, stop: int) -> Batch:
         """Rows [start, stop) without a copy."""
         feeds = {name: array[start:stop] for name, array in self.feeds.items()}
-        return Batch(feeds, tuple(_slice_tables(self.kept, start, stop)), stop - start)
+        kept = tuple(_slice_tables(self.kept, start, stop))
+        return Batch(feeds, kept, stop - start, tuple(_slice_places(self.places, start, stop)))
 
 
 # What the rows of a run are padded to: the whole batch; a batch, a half, a quarter or an eighth of
@@ -112,7 +127,8 @@ def _join(pieces: Sequence[Batch]) -> Batch:
         name: _concatenated([piece.feeds[name] for piece in pieces]) for name in pieces[0].feeds
     }
     kept = tuple(table for piece in pieces for table in piece.kept)
-    return Batch(feeds, kept, sum(piece.num_rows for piece in pieces))
+    places = tuple(place for piece in pieces for place in piece.places)
+    return Batch(feeds, kept, sum(piece.num_rows for piece in pieces), places)
 
 
 def _concatenated(pieces: Sequence[Rows]) -> Rows:
@@ -127,3 +143,11 @@ def _slice_tables(tables: Sequence[Any], start: int, stop: int) -> Iterator[Any]
         if first < last:
             yield table.slice(first, last - first)
         start, stop = start - table.num_rows, stop - table.num_rows
+
+
+def _slice_places(places: Sequence[Place], start: int, stop: int) -> Iterator[Place]:
+    for url, first_row, num_rows in places:
+        first, last = max(start, 0), min(stop, num_rows)
+        if first < last:
+            yield Place(url, first_row + first, last - first)
+        start, stop = start - num_rows, stop - num_rows

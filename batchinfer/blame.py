@@ -31,6 +31,7 @@ class Blame:
     Args:
         max_attempts: failures that a shard is blamed for until it is given up.
         worked_before: shards of this run worked already, so the model as such does.
+        max_failed: shards that may be given up; None is any number.
 
     Attributes:
         given_up: shard -> the errors of its attempts.
@@ -38,12 +39,14 @@ class Blame:
         hopeless: why nothing more is worth a try; None as long as it is.
     """
 
-    def __init__(self, max_attempts: int, worked_before: bool) -> None:
+    def __init__(
+        self, max_attempts: int, worked_before: bool, max_failed: Optional[int] = None
+    ) -> None:
         self.given_up: dict[int, list[str]] = {}
         self.retries = 0
         self.hopeless: Optional[str] = None
         self._max_attempts = max_attempts
-        self._worked = worked_before
+        self._worked, self._max_failed = worked_before, max_failed
         self._failed: set[int] = set()
 
     def worked(self) -> None:
@@ -78,4 +81,15 @@ class Blame:
         return [task for task in tasks if self.failed(task, why)]
 
     def give_up(self, task: Task, more: Sequence[str]) -> None:
-        self.given_up[task.shard.index] = [*task.errors, *more]
+        errors = self.given_up[task.shard.index] = [*task.errors, *more]
+        limit = self._max_failed
+        if limit is not None and len(self.given_up) > limit and self.hopeless is None:
+            self.hopeless = (
+                f"{len(self.given_up)} shards were given up, --max-failed-shards is {limit}; "
+                f"the last, shard {task.shard.index}: {errors[-1]}"
+            )
+
+    def bad_row(self, task: Task, error: str) -> None:
+        """One row of a shard cannot be scored, and no such row is borne."""
+        self.give_up(task, [error])
+        self.hopeless = error

@@ -79,7 +79,7 @@ class Dispatcher:
         worked_before: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.blame = Blame(faults.max_attempts, worked_before)
+        self.blame = Blame(faults.max_attempts, worked_before, faults.max_failed_shards)
         self.devices: list[str] = []
         self.batch_rows: dict[str, int] = {}
         self.profile = Profile()
@@ -115,14 +115,15 @@ class Dispatcher:
         """
         try:
             while self._queue or any(worker.tasks for worker in self.workers):
+                if self.blame.hopeless:
+                    self._give_up_all(self.blame.hopeless)
+                    break
                 self._hire()
                 self._assign()
                 for call in self._engine.wait(self._calls(), STEP_S):
                     self._settle(call)
                 self._watch()
                 between()
-                if self.blame.hopeless:
-                    self._give_up_all(self.blame.hopeless)
         finally:
             for worker in list(self.workers):
                 self._dismiss(worker)
@@ -234,7 +235,9 @@ class Dispatcher:
             return
         if result["kind"] == "process":  # after a CUDA error a process is not to be trusted
             self._dismiss(worker)
-        if self.blame.failed(task, result["error"]):
+        if result["kind"] == "row":
+            self.blame.bad_row(task, result["error"])
+        elif self.blame.failed(task, result["error"]):
             self._queue.append(task)
         elif result["kind"] == "storage":  # not the shard's fault; it is tried by the next run
             raise TransientStorageError(result["error"])

@@ -116,6 +116,8 @@ class Scoring:
         self.done = dict(hold.prepared.done)
         self.scored: list[ShardRecord] = []
         self._rows = sum(record.rows + record.rejected for record in self.done.values())
+        self._rejected = sum(record.rejected for record in self.done.values())
+        self._most_rejected = faults.most_bad_rows(hold.prepared.plan.num_rows)
         self._ledger = Ledger(hold.prepared.folder, hold.lease.epoch)
         for record in hold.prepared.adopted:
             self._ledger.add(record)
@@ -127,13 +129,17 @@ class Scoring:
         dispatcher = Dispatcher(
             engine, missing, self._faults, self._keep, self._cluster.actors, bool(self.done)
         )
+        self._blame = dispatcher.blame
+        self._blame.hopeless = self._blame.hopeless or self._too_many_rejected()
         display = ProgressDisplay(prepared.plan.num_rows, self._rows)
         try:
             dispatcher.run(lambda: self._between(dispatcher, display, signals))
             self._ledger.flush()
             self._hold.lease.check()
-            status, reason = finish(prepared, self.done, dispatcher.blame.given_up), None
             reason = dispatcher.blame.hopeless or self._said_of_rejects()
+            status = "gave_up"
+            if dispatcher.blame.given_up or not self._too_many_rejected():
+                status = finish(prepared, self.done, dispatcher.blame.given_up)
         except CommitError as error:
             status, reason = "gave_up", str(error)
         except (StoppedError, StorageError) as error:
@@ -145,20 +151,29 @@ class Scoring:
         return self._report(status, dispatcher, reason)
 
     def _said_of_rejects(self) -> Optional[str]:
-        rejected = sum(record.rejected for record in self.done.values())
-        if not rejected:
+        if not self._rejected:
             return None
         folder = self._hold.prepared.folder
         return (
-            f"{rejected:,} of {self._rows:,} rows were rejected; {folder.url}/{STATE}/rejects has "
-            "each with its reason"
+            f"{self._rejected:,} of {self._rows:,} rows were rejected; "
+            f"{folder.url}/{STATE}/rejects has each with its reason"
+        )
+
+    def _too_many_rejected(self) -> Optional[str]:
+        if self._most_rejected is None or self._rejected <= self._most_rejected:
+            return None
+        return (
+            f"{self._said_of_rejects()}. At most {self._most_rejected:,} may be: allow more with "
+            "--max-bad-rows or --max-bad-fraction, and the same command continues"
         )
 
     def _keep(self, record: ShardRecord) -> None:
         self.done[record.shard] = record
         self.scored.append(record)
         self._rows += record.rows + record.rejected
+        self._rejected += record.rejected
         self._ledger.add(record)
+        self._blame.hopeless = self._blame.hopeless or self._too_many_rejected()
 
     def _between(self, dispatcher: Dispatcher, display: ProgressDisplay, signals: Any) -> None:
         if signals.stop_name:
@@ -226,6 +241,7 @@ def _job(
         exclusive=prepared.exclusive,
         xla=options.xla,
         profile=options.profile,
+        fail_on_bad_row=faults.on_bad_row == "fail",
     )
 
 

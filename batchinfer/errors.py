@@ -10,6 +10,7 @@ BatchinferError
 │       ├── MappingError         checkpoint and graph variables do not match one to one
 │       └── ParityError          the bundle does not reproduce the reference
 ├── ShardError               this shard cannot be scored as it is; go on with the others
+│   └── BadRowError            a row of it cannot, and that is not borne (--on-bad-row fail)
 ├── CommitError              an output object exists and is not what this run would write
 ├── StorageError             the store refused for good (forbidden, no such bucket)
 │   ├── ObjectNotFoundError    nothing lies under that name
@@ -71,6 +72,10 @@ class ShardError(BatchinferError):
     """One shard cannot be scored as it is; the others can."""
 
 
+class BadRowError(ShardError):
+    """A row cannot be scored, and the run was asked to fail then."""
+
+
 class CommitError(BatchinferError):
     """An output object exists under our name and is not what this run would write."""
 
@@ -103,3 +108,9 @@ class StoppedError(BatchinferError):
 
 class LeaseLostError(StoppedError):
     """Another driver holds this output now."""
+
+
+def first_line(error: BaseException) -> str:
+    """An error that is not ours in one line: its type, and the first line of what it says."""
+    text = str(getattr(error, "message", None) or error).strip()
+    return f"{type(error).__name__}: {text.splitlines()[0] if text else ''}"

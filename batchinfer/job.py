@@ -27,6 +27,7 @@ class ScoringJob:
         retry_budget_s: seconds that one storage operation is tried.
         xla: whether the model is compiled with XLA.
         profile: whether the steps of each shard are wanted.
+        fail_on_bad_row: a row that cannot be scored ends the run; else it goes to the rejects.
         exclusive: what the probe of the output store found; see Store.creates_exclusively.
     """
 
@@ -49,6 +50,7 @@ class ScoringJob:
     exclusive: bool
     xla: bool = False
     profile: bool = False
+    fail_on_bad_row: bool = False
 
     def open_store(self, url: str) -> tuple[Store, str]:
         return open_store(url, self.storage_options, Retry(self.retry_budget_s))

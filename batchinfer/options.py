@@ -18,6 +18,7 @@ RELATIVE = (
     "folder, which goes when the cluster does"
 )
 DEVICES = ("auto", "cpu", "gpu")
+ON_BAD_ROW = ("reject", "fail")
 COMPRESSIONS = ("snappy", "zstd", "none")
 
 
@@ -185,9 +186,13 @@ class ClusterOptions:
 
 @dataclass(frozen=True)
 class FaultOptions:
-    """How long trouble is borne before something is given up.
+    """How long trouble is borne before something is given up; nothing here changes what is written.
 
     Attributes:
+        on_bad_row: what becomes of a row that cannot be fed, or that the model's ops refuse:
+            `reject` (set apart, with its reason), or `fail` (the run ends).
+        max_bad_rows, max_bad_fraction: rejected rows, of the whole input, above which the run ends.
+        max_failed_shards: shards given up above which the run ends.
         max_attempts: tries of one shard before it is quarantined; a shard is only blamed for
             the death of an actor that scored nothing else. Three, as Spark's task retries.
         stall_timeout_s: seconds without any progress after which an actor is killed.
@@ -197,6 +202,10 @@ class FaultOptions:
         lease_ttl_s: seconds without a heartbeat after which a driver counts as gone.
     """
 
+    on_bad_row: str = ON_BAD_ROW[0]
+    max_bad_rows: Optional[int] = None
+    max_bad_fraction: Optional[float] = None
+    max_failed_shards: Optional[int] = None
     max_attempts: int = 3
     stall_timeout_s: float = 600.0
     start_timeout_s: float = 900.0
@@ -206,8 +215,19 @@ class FaultOptions:
     def __post_init__(self) -> None:
         for name in ("max_attempts", "stall_timeout_s", "start_timeout_s", "lease_ttl_s"):
             _positive(name, getattr(self, name))
-        not_negative = self.retry_budget_s >= 0
-        _require("retry_budget_s", self.retry_budget_s, "0 or more", not_negative)
+        for name in ("retry_budget_s", "max_bad_rows", "max_failed_shards"):
+            found = getattr(self, name)
+            _require(name, found, "0 or more", found is None or found >= 0)
+        share = self.max_bad_fraction
+        _require("max_bad_fraction", share, "0 to 1", share is None or 0 <= share <= 1)
+        known = self.on_bad_row in ON_BAD_ROW
+        _require("on_bad_row", self.on_bad_row, f"one of {', '.join(ON_BAD_ROW)}", known)
+
+    def most_bad_rows(self, num_rows: int) -> Optional[int]:
+        """Rows that may be rejected of so many; None is any number."""
+        share = self.max_bad_fraction
+        limits = [self.max_bad_rows, None if share is None else int(share * num_rows)]
+        return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _in_ray_job() -> bool:

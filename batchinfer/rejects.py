@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Sequence
+from typing import Sequence, Tuple
+
+import numpy as np
 
 from batchinfer.arrow import pa
 
@@ -34,6 +36,27 @@ class Rejects:
         columns += [pa.array(reasons, TYPES[2]), *kept.columns]
         self._tables.append(pa.table(columns, schema=self._schema))
         self.num_rows += len(rows)
+
+    def joined(self, other: Rejects, urls: Sequence[str]) -> Rejects:
+        """Those of both, in input order.
+
+        Args:
+            urls: the files in that order.
+        """
+        found = pa.concat_tables([*self._tables, *other._tables])
+        number = {url: place for place, url in reversed(list(enumerate(urls)))}
+        files = [number[url] for url in found.column(0).to_pylist()]
+        both = Rejects(pa.schema(list(self._schema)[len(TYPES) :]))
+        order = np.lexsort([found.column(1).to_numpy(), np.array(files, np.int64)])
+        both._tables = [found.take(pa.array(order))]
+        both.num_rows = self.num_rows + other.num_rows
+        return both
+
+    def first(self) -> Tuple[str, int, str]:
+        """File, row and reason of the one that was added first."""
+        row = next(table for table in self._tables if table.num_rows).slice(0, 1)
+        url, number, reason = (row.column(name)[0].as_py() for name in REJECTS_COLUMNS)
+        return url, number, reason
 
     def to_table(self) -> pa.Table:
         """All rows: file, row, reason, kept columns."""

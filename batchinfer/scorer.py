@@ -32,6 +32,8 @@ class Scorer:
         batch_rows: rows of one run of the graph; it may be set, and is halved when the device has
             no memory for it.
         halved: how often that was.
+        refused: what `score` raises when an op refuses a row: a JPEG that is none, an index that is
+            too large.
         padding: what a shorter batch is padded to, one of `batch.PADDINGS`. A graph with a fixed
             size always gets that.
     """
@@ -45,6 +47,9 @@ class Scorer:
         self.batch_rows = batch_rows
         self.halved = 0
         self.padding = "batch" if signature.fixed_batch_rows is not None else padding
+        self.refused = (
+            tf.errors.InvalidArgumentError, tf.errors.OutOfRangeError, tf.errors.DataLossError,
+        )  # fmt: skip
         self._exhausted = tf.errors.ResourceExhaustedError
         self._lock = threading.Lock()
         self._session = session

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ from typing import Any, Callable, Iterator, Sequence
 import numpy as np
 
 from batchinfer.arrow import pa
-from batchinfer.batch import Batch
+from batchinfer.batch import Batch, Place
 from batchinfer.columns import bad_rows, to_rows
 from batchinfer.errors import ShardError
 from batchinfer.kept import cast_column, column_of
@@ -105,7 +106,7 @@ class ShardReader:
             array = column_of(found, columns.by_input[spec.name])
             for row, why in bad_rows(array, spec).items():
                 bad.setdefault(row, f"{columns.by_input[spec.name]}: {why}")
-        kept = self._kept(pieces, found)
+        kept, places = self._kept(pieces, found), tuple(_places(pieces, sorted(bad)))
         if bad:
             mask = np.zeros(found.num_rows, dtype=bool)
             mask[list(bad)] = True
@@ -114,7 +115,7 @@ class ShardReader:
             kept = kept.filter(pa.array(~mask)) if kept.num_columns else kept
         for spec in columns.fed:
             feeds[spec.name] = to_rows(column_of(found, columns.by_input[spec.name]), spec)
-        return Batch(feeds, (kept,) if columns.kept.names else (), found.num_rows)
+        return Batch(feeds, (kept,) if columns.kept.names else (), found.num_rows, places)
 
     def _reject(
         self, pieces: Sequence[Piece], mask: np.ndarray[Any, Any], bad: dict[int, str], kept: Any
@@ -139,6 +140,21 @@ class ShardReader:
                 for piece in pieces:
                     self._kept([piece], piece.rows)
             raise ShardError(f"{pieces[0].url}: cannot keep what it holds: {error}") from error
+
+
+def _places(pieces: Sequence[Piece], bad: Sequence[int]) -> Iterator[Place]:
+    """Where the rows come from that are not bad; `bad` counts through all pieces."""
+    left, before = deque(bad), 0
+    for piece in pieces:
+        start, num_rows = 0, piece.rows.num_rows
+        while start < num_rows:
+            stop = min(left[0] - before, num_rows) if left else num_rows
+            if start < stop:
+                yield Place(piece.url, piece.first_row + start, stop - start)
+            if stop < num_rows:
+                left.popleft()
+            start = stop + 1
+        before += num_rows
 
 
 def _advice(error: BaseException) -> str:

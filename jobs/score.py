@@ -19,6 +19,7 @@ from typing import Any, Callable, Dict, Optional, Sequence
 from batchinfer.errors import InputError
 from batchinfer.options import (
     COMPRESSIONS,
+    ON_BAD_ROW,
     ClusterOptions,
     FaultOptions,
     HookOptions,
@@ -89,6 +90,31 @@ def read() -> argparse.Namespace:
     add(
         "--address",
         help="join this Ray cluster (default: the one this job runs on, else start one)",
+    )
+    add(
+        "--on-bad-row",
+        choices=ON_BAD_ROW,
+        default=defaults.on_bad_row,
+        help="a row that cannot be fed or that the model refuses: set it apart with its reason, or "
+        "end the run",
+    )
+    add(
+        "--max-bad-rows",
+        type=int,
+        metavar="ROWS",
+        help="end the run when more rows were rejected (default: any number)",
+    )
+    add(
+        "--max-bad-fraction",
+        type=float,
+        metavar="SHARE",
+        help="the same as a share of all rows, 0 to 1",
+    )
+    add(
+        "--max-failed-shards",
+        type=int,
+        metavar="SHARDS",
+        help="end the run when more shards were given up (default: any number)",
     )
     add("--max-attempts", type=int, default=defaults.max_attempts, help="tries of a shard")
     add(
@@ -261,6 +287,10 @@ def score(flags: argparse.Namespace, backend: Any = None) -> Dict[str, Any]:
         cpus_per_actor=flags.cpus_per_actor,
     )
     faults = FaultOptions(
+        on_bad_row=flags.on_bad_row,
+        max_bad_rows=flags.max_bad_rows,
+        max_bad_fraction=flags.max_bad_fraction,
+        max_failed_shards=flags.max_failed_shards,
         max_attempts=flags.max_attempts,
         stall_timeout_s=flags.stall_timeout_s,
         start_timeout_s=flags.start_timeout_s,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from batchinfer.arrow import pa
-from batchinfer.batch import Batch, pad, rebatch
+from batchinfer.batch import Batch, Place, pad, rebatch
 from batchinfer.errors import InputError
 
 
@@ -58,3 +58,14 @@ def test_batches_within_a_source_are_views_of_it():
     source = batch(*range(8))
     for found in rebatch([source], 4):
         assert np.shares_memory(found.feeds["x"], source.feeds["x"])
+
+
+def test_rows_know_their_files_when_they_are_cut_and_joined():
+    def rows_of(url, first_row, count):
+        zeros = np.zeros(count, np.float32)
+        return Batch({"x": zeros}, (), count, (Place(url, first_row, count),))
+
+    first, second = rebatch([rows_of("a", 10, 3), rows_of("b", 0, 3)], 4)
+    assert first.places == (("a", 10, 3), ("b", 0, 1))
+    assert second.places == (("b", 1, 2),)
+    assert first.slice(1, 4).slice(1, 3).places == (("a", 12, 1), ("b", 0, 1))

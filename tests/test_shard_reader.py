@@ -329,6 +329,15 @@ def test_a_null_in_a_fixed_size_list_is_rejected_or_told_with_what_to_do(root):
         assert rejected(found, "_row", "_reason") == [(1, "x: null")]
 
 
+def test_rows_that_can_be_fed_say_which_rows_of_their_files_they_are(root):
+    bad = [GOOD[:3], GOOD, GOOD, GOOD[:3], GOOD[:3], GOOD, GOOD[:3]]
+    put(f"{root}/a.parquet", table_of(bad))
+    put(f"{root}/b.parquet", table_of([GOOD, GOOD]))
+    a, b = segment(f"{root}/a.parquet"), segment(f"{root}/b.parquet")
+    (batch,) = reader(a, b)
+    assert batch.places == ((a.url, 1, 2), (a.url, 5, 1), (b.url, 0, 2))
+
+
 # How much at once -------------------------------------------------------------------------
 
 
