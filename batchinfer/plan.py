@@ -105,10 +105,12 @@ class Shard:
     def unit(self) -> str:
         """Digest of exactly which rows of which file versions these are (sha256, hex)."""
         known: Optional[str] = self.__dict__.get("_unit")
-        if known is None:  # asked for each time that the shard's name is
-            known = hashlib.sha256("".join(map(_line, self.segments)).encode()).hexdigest()
-            self.__dict__["_unit"] = known
-        return known
+        return known or self.named([_line(segment) for segment in self.segments])
+
+    def named(self, lines: Sequence[str]) -> str:
+        """The unit, from a line per segment; kept, as it is asked for whenever the name is."""
+        self.__dict__["_unit"] = unit = hashlib.sha256("".join(lines).encode()).hexdigest()
+        return unit
 
 
 @dataclass(frozen=True)
@@ -119,11 +121,12 @@ class ShardPlan:
     digest: str = field(init=False)
 
     def __post_init__(self) -> None:
-        lines = hashlib.sha256()
+        digest = hashlib.sha256()
         for shard in self.shards:
-            for segment in shard.segments:
-                lines.update(f"{shard.index}\t{_line(segment)}".encode())
-        object.__setattr__(self, "digest", lines.hexdigest())
+            lines = [_line(segment) for segment in shard.segments]
+            shard.named(lines)  # from the same lines: they take longer than the sums
+            digest.update("".join(f"{shard.index}\t{line}" for line in lines).encode())
+        object.__setattr__(self, "digest", digest.hexdigest())
 
     @property
     def num_rows(self) -> int:
