@@ -16,6 +16,8 @@ class Task:
 
     Attributes:
         errors: one line per failed attempt that the shard is blamed for.
+        given_at, copies: when it was handed out, and how many actors have it now.
+        done: it was committed; what another actor still does for it does not matter.
         suspect: an actor died while it had this shard and others in hand; it runs alone from
             now on, so that the next death tells who is to blame.
     """
@@ -23,6 +25,9 @@ class Task:
     shard: Shard
     errors: list[str] = field(default_factory=list)
     suspect: bool = False
+    given_at: float = 0.0
+    copies: int = 0
+    done: bool = False
 
 
 class Blame:

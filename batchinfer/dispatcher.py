@@ -6,10 +6,11 @@ have ended, and a test's engine does the same with a clock of its own.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass, field
-from typing import Any, Callable, Deque, Iterable, Mapping, Optional
+from typing import Any, Callable, DefaultDict, Deque, Iterable, Mapping, Optional
 
 from batchinfer.blame import Blame, Task
 from batchinfer.errors import BatchinferError, InputError, StoppedError, TransientStorageError
@@ -17,7 +18,9 @@ from batchinfer.ledger import ShardRecord
 from batchinfer.options import FaultOptions
 from batchinfer.plan import Shard
 from batchinfer.profile import Profile
+from batchinfer.stragglers import Stragglers
 
+LOG = logging.getLogger("batchinfer")
 STEP_S = 0.5  # longest sleep of the loop: how soon a signal is noticed
 WATCH_EVERY_S = 2.0  # that each actor is asked how far it is
 ASKED_A_SECOND = 16  # actors; more would be most of what the driver has to do
@@ -65,7 +68,7 @@ class Dispatcher:
         devices: of every actor that started.
         batch_rows: per device, of the run of the model that was heard of last.
         profile: the steps that actors sent with their records.
-        actors_lost: a count for the report.
+        actors_lost, second_tries: counts for the report.
         first_ready_at: on `clock`, when the first actor had its model; None before.
     """
 
@@ -77,13 +80,14 @@ class Dispatcher:
         on_record: Callable[[ShardRecord], None],
         actors: Optional[int] = None,
         worked_before: bool = False,
+        second_try: bool = False,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.blame = Blame(faults.max_attempts, worked_before, faults.max_failed_shards)
         self.devices: list[str] = []
         self.batch_rows: dict[str, int] = {}
         self.profile = Profile()
-        self.actors_lost = 0
+        self.actors_lost = self.second_tries = 0
         self.first_ready_at: Optional[float] = None
         self.workers: list[Worker] = []
         self._engine = engine
@@ -94,6 +98,7 @@ class Dispatcher:
             else:
                 self._queue.append(Task(shard))
         self._faults = faults
+        self._stragglers = Stragglers() if second_try else None
         self._on_record = on_record
         self._actors = actors
         self._clock = clock
@@ -114,7 +119,7 @@ class Dispatcher:
             StoppedError: no actor came in time, or the storage failed for too long.
         """
         try:
-            while self._queue or any(worker.tasks for worker in self.workers):
+            while self._queue or not all(task.done for task in self._running()):
                 if self.blame.hopeless:
                     self._give_up_all(self.blame.hopeless)
                     break
@@ -137,7 +142,15 @@ class Dispatcher:
 
     def rows_in_hand(self) -> int:
         """Rows scored of shards that are not committed yet, as last heard."""
-        return sum(rows for w in self.workers for _, rows, _ in w.progress.values())
+        found: DefaultDict[int, int] = defaultdict(int)
+        for worker in self.workers:
+            done = {task.shard.index for task in worker.tasks.values() if task.done}
+            for index, (_, rows, _) in worker.progress.items():
+                found[index] = max(found[index], 0 if index in done else rows)
+        return sum(found.values())
+
+    def _running(self) -> list[Task]:
+        return [task for worker in self.workers for task in worker.tasks.values()]
 
     def _hire(self) -> None:
         now = self._clock()
@@ -161,12 +174,31 @@ class Dispatcher:
             if more and worker.tasks and worker.has_room():
                 self._give(worker, self._queue.popleft())
         if not self._queue:
-            for worker in [w for w in self.workers if not w.tasks]:
-                self._dismiss(worker)  # so that an autoscaler can take its node away
+            self._spare([worker for worker in self.workers if not worker.tasks])
+
+    def _spare(self, idle: list[Worker]) -> None:
+        """Slow shards for actors without work; those that get none go, so that nodes can go."""
+        slow, running, now = self._stragglers, self._running(), self._clock()
+        waiting = 0 if slow is None else slow.soon_late(running, now)
+        for worker in idle:
+            task = slow.pick(running, now) if slow and worker.ready else None
+            if slow and task:
+                LOG.info(
+                    f"shard {task.shard.index} takes longer than {slow.late_s():.0f} s: "
+                    f"{worker.name} tries it as well"
+                )
+                self.second_tries += 1
+                self._give(worker, task)
+            waiting -= 1
+            if not task and waiting < 0:
+                self._dismiss(worker)
 
     def _give(self, worker: Worker, task: Task) -> None:
         if not worker.tasks:
             worker.moved_at = self._clock()
+        task.copies += 1
+        if task.copies == 1:
+            task.given_at = self._clock()
         worker.tasks[self._engine.score(worker.actor, task.shard)] = task
 
     def _calls(self) -> list[Any]:
@@ -225,16 +257,23 @@ class Dispatcher:
         heard = dict(worker.progress)
         heard.pop(task.shard.index, None)
         worker.progress = heard
-        if "record" in result:
+        task.copies -= 1
+        if "record" in result and not task.done:
+            task.done = True
+            if self._stragglers:
+                self._stragglers.finished(self._clock() - task.given_at)
             self.blame.worked()
             if "batch_rows" in result:
                 self.batch_rows[worker.device] = result["batch_rows"]
             self.profile.add(worker.name, task.shard.index, result.get("spans", ()))
             attempts = len(task.errors) + 1
             self._on_record(ShardRecord(**{**result["record"], "attempts": attempts}))
+        if "record" in result:
             return
         if result["kind"] == "process":  # after a CUDA error a process is not to be trusted
             self._dismiss(worker)
+        if task.done or task.copies:
+            return  # another actor has done it, or still tries
         if result["kind"] == "row":
             self.blame.bad_row(task, result["error"])
         elif self.blame.failed(task, result["error"]):
@@ -245,7 +284,7 @@ class Dispatcher:
     def _lost(self, worker: Worker, reason: str, node_died: bool = False) -> None:
         """Take an actor off that is gone, and put back what it had in hand."""
         self.actors_lost += 1
-        tasks, worker.tasks = list(worker.tasks.values()), {}
+        tasks = self._taken_from(worker)
         self._dismiss(worker)
         if not worker.ready:
             self._failed_start(reason, final=False)
@@ -255,7 +294,14 @@ class Dispatcher:
         """End an actor; what it still had in hand goes back to the queue without blame."""
         self.workers.remove(worker)
         self._engine.kill(worker.actor)
-        self._queue.extend(worker.tasks.values())
+        self._queue.extend(self._taken_from(worker))
+
+    def _taken_from(self, worker: Worker) -> list[Task]:
+        """What nobody does any more once this actor does not."""
+        tasks, worker.tasks = list(worker.tasks.values()), {}
+        for task in tasks:
+            task.copies -= 1
+        return [task for task in tasks if not task.done and not task.copies]
 
     def _watch(self) -> None:
         """Ask busy actors how far they are; end those that stand still; give up waiting for any."""

@@ -127,7 +127,14 @@ class Scoring:
         prepared = self._hold.prepared
         missing = [shard for shard in prepared.plan.shards if shard.index not in self.done]
         dispatcher = Dispatcher(
-            engine, missing, self._faults, self._keep, self._cluster.actors, bool(self.done)
+            engine,
+            missing,
+            self._faults,
+            self._keep,
+            self._cluster.actors,
+            worked_before=bool(self.done),
+            # A store that ignores the condition on a create would let the later try write again.
+            second_try=self._faults.second_try and prepared.exclusive,
         )
         self._blame = dispatcher.blame
         self._blame.hopeless = self._blame.hopeless or self._too_many_rejected()

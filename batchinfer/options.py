@@ -193,6 +193,7 @@ class FaultOptions:
             `reject` (set apart, with its reason), or `fail` (the run ends).
         max_bad_rows, max_bad_fraction: rejected rows, of the whole input, above which the run ends.
         max_failed_shards: shards given up above which the run ends.
+        second_try: at the end of a run, idle actors try the slowest shards as well.
         max_attempts: tries of one shard before it is quarantined; a shard is only blamed for
             the death of an actor that scored nothing else. Three, as Spark's task retries.
         stall_timeout_s: seconds without any progress after which an actor is killed.
@@ -206,6 +207,7 @@ class FaultOptions:
     max_bad_rows: Optional[int] = None
     max_bad_fraction: Optional[float] = None
     max_failed_shards: Optional[int] = None
+    second_try: bool = True
     max_attempts: int = 3
     stall_timeout_s: float = 600.0
     start_timeout_s: float = 900.0

@@ -116,6 +116,13 @@ def read() -> argparse.Namespace:
         metavar="SHARDS",
         help="end the run when more shards were given up (default: any number)",
     )
+    add(
+        "--no-second-try",
+        action="store_false",
+        dest="second_try",
+        default=True,
+        help="leave the slowest shards at the end of a run to the actors that have them",
+    )
     add("--max-attempts", type=int, default=defaults.max_attempts, help="tries of a shard")
     add(
         "--stall-timeout-s",
@@ -291,6 +298,7 @@ def score(flags: argparse.Namespace, backend: Any = None) -> Dict[str, Any]:
         max_bad_rows=flags.max_bad_rows,
         max_bad_fraction=flags.max_bad_fraction,
         max_failed_shards=flags.max_failed_shards,
+        second_try=flags.second_try,
         max_attempts=flags.max_attempts,
         stall_timeout_s=flags.stall_timeout_s,
         start_timeout_s=flags.start_timeout_s,

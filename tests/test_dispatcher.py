@@ -108,7 +108,9 @@ class FakeEngine:
         return call
 
 
-def dispatch(engine, count, faults=FAULTS, actors=None, between=lambda: None, problems=()):
+def dispatch(
+    engine, count, faults=FAULTS, actors=None, between=lambda: None, problems=(), second_try=False
+):
     done = []
     dispatcher = Dispatcher(
         engine,
@@ -116,6 +118,7 @@ def dispatch(engine, count, faults=FAULTS, actors=None, between=lambda: None, pr
         faults,
         lambda r: done.append(r),
         actors,
+        second_try=second_try,
         clock=engine.clock,
     )
     dispatcher.run(between)
@@ -319,3 +322,60 @@ def test_many_actors_are_asked_less_often_but_in_time(actors, stall_timeout_s, e
     assert engine.spawned == actors  # none was taken for stalled
     times = engine.asked[1]
     assert {after - before for before, after in zip(times, times[1:])} == {every_s}
+
+
+# A second try ------------------------------------------------------------------------------
+
+
+def tries_of(engine, shard):
+    return [actor for actor, index, _ in engine.log if index == shard]
+
+
+def test_a_slow_shard_is_tried_on_an_idle_actor_and_the_first_to_be_done_counts():
+    engine = FakeEngine({3: ["hang"]})
+    dispatcher, done = dispatch(engine, 4, second_try=True)
+    assert sorted(r.shard for r in done) == [0, 1, 2, 3]
+    assert len(set(tries_of(engine, 3))) == 2
+    assert (dispatcher.second_tries, dispatcher.actors_lost, engine.alive) == (1, 0, set())
+    assert 30 < engine.now < 50  # it is late after 30 s, not after the stall timeout of 60
+
+
+def test_without_it_the_stall_timeout_decides():
+    engine = FakeEngine({3: ["hang"]})
+    dispatcher, done = dispatch(engine, 4)
+    assert (len(done), dispatcher.second_tries, dispatcher.actors_lost) == (4, 0, 1)
+
+
+def test_a_shard_that_both_tries_finish_is_counted_once():
+    engine = FakeEngine(seconds=40.0)
+    _, done = dispatch(engine, 5, second_try=True)
+    assert sorted(r.shard for r in done) == [0, 1, 2, 3, 4]
+    assert engine.alive == set()
+
+
+def test_a_failure_of_one_try_is_nothing_as_long_as_the_other_goes_on():
+    engine = FakeEngine({3: ["hang", failure("shard"), "ok"]})
+    dispatcher, done = dispatch(engine, 4, second_try=True)
+    assert sorted(r.shard for r in done) == [0, 1, 2, 3]
+    assert dispatcher.blame.given_up == {}
+
+
+def test_a_shard_that_failed_or_may_have_killed_an_actor_gets_no_second_try():
+    engine = FakeEngine({3: [ActorLostError("died"), "hang", "ok"]})
+    dispatcher, done = dispatch(engine, 4, second_try=True)
+    assert (len(done), dispatcher.second_tries) == (4, 0)
+
+
+def test_actors_that_no_slow_shard_can_need_are_released():
+    engine = FakeEngine({7: ["hang"]}, capacity=4)
+    alive = []
+    dispatch(engine, 8, second_try=True, between=lambda: alive.append(len(engine.alive)))
+    assert alive[-2] == 2  # the slow one, and the one that waits for it or tries it as well
+
+
+def test_an_actor_does_not_wait_for_shards_that_take_long_anyway():
+    engine = FakeEngine(seconds=300.0)
+    alive = []
+    dispatch(engine, 3, FaultOptions(stall_timeout_s=10_000), second_try=True,
+             between=lambda: alive.append(len(engine.alive)))  # fmt: skip
+    assert alive[-2] == 1

@@ -83,7 +83,7 @@ def test_one_row_of_a_thousand_costs_two_runs_for_each_halving(model, sieve):
 
 
 def test_a_model_that_refuses_everything_costs_a_few_runs(model, sieve):
-    with pytest.raises(ShardError, match="32 rows from all over a batch, .*: x must not be neg"):
+    with pytest.raises(ShardError, match=r"32 rows from all over a batch, .*: x must not be neg"):
         sieve.parts(batch(-np.ones(100_000)))
     assert len(model.sizes) == 33
 
