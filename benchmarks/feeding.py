@@ -17,6 +17,7 @@ use one thread (`2 x 1`). The median of the rounds counts; CPU is `time.process_
 
 from __future__ import annotations
 
+import abc
 import argparse
 import itertools
 import os
@@ -70,7 +71,7 @@ def arrays(batches: list[np.ndarray]) -> Iterator[np.ndarray]:
         yield batches[next(numbers) % len(batches)]
 
 
-class Way:
+class Way(abc.ABC):
     """One way, ready to run: `run` scores one batch and gives its predictions."""
 
     def __init__(self, graph_def: Any, feed: str, fetch: str, intra: int, batches: Any) -> None:
@@ -85,8 +86,9 @@ class Way:
     def _input(self, batches: Any) -> Any:
         return tf.placeholder(batches[0].dtype, [None, *batches[0].shape[1:]])
 
+    @abc.abstractmethod
     def _runner(self, x: Any, y: Any, batches: Any) -> Run:
-        raise NotImplementedError
+        """What scores one batch when it is called."""
 
     def close(self) -> None:
         self._session.close()
