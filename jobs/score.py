@@ -118,9 +118,8 @@ def read() -> argparse.Namespace:
     )
     add(
         "--no-second-try",
-        action="store_false",
-        dest="second_try",
-        default=True,
+        action="store_true",
+        default=False,
         help="leave the slowest shards at the end of a run to the actors that have them",
     )
     add("--max-attempts", type=int, default=defaults.max_attempts, help="tries of a shard")
@@ -298,7 +297,7 @@ def score(flags: argparse.Namespace, backend: Any = None) -> Dict[str, Any]:
         max_bad_rows=flags.max_bad_rows,
         max_bad_fraction=flags.max_bad_fraction,
         max_failed_shards=flags.max_failed_shards,
-        second_try=flags.second_try,
+        second_try=not flags.no_second_try,
         max_attempts=flags.max_attempts,
         stall_timeout_s=flags.stall_timeout_s,
         start_timeout_s=flags.start_timeout_s,
